@@ -1,0 +1,1 @@
+"""Losses that pull a student towards its teacher."""

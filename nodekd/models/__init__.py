@@ -1,0 +1,1 @@
+"""Networks: ResNet teachers and Neural-ODE students."""

@@ -1,0 +1,39 @@
+"""`adversarial_accuracy`, the search's cheap stand-in for robust accuracy (S16), built so that masking does not pay."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from nodekd.attacks.cascade import Survival, worst_case
+from nodekd.attacks.spec import PGD_10_CE, PGD_10_MARGIN, SIGN_NOISE
+from nodekd.attacks.threat import Threat
+from nodekd.models.student import OdeStudent
+from nodekd.ode.integrator import finer
+from nodekd.shapes import Images, Labels
+
+PGD_10_FINER = replace(PGD_10_CE, name="pgd-10-finer")
+"""PGD whose gradients come from a finer fixed rk4 solve of the same field."""
+
+ATTACKS = (SIGN_NOISE, PGD_10_CE, PGD_10_MARGIN, PGD_10_FINER)
+
+
+def proxy_survival(
+    student: OdeStudent, images: Images, labels: Labels, threat: Threat, pool: Mapping[str, Images], *, seed: int
+) -> Survival:
+    """Attack a student as the search does; `adversarial_accuracy` is the share of survivors.
+
+    Args:
+        student: The trained student, scored with its own solver.
+        images: Fixed subset of val_search (n c h w).
+        labels: (n,).
+        threat: Headline epsilon.
+        pool: Stored adversarial images of the same images: the teachers' and the undistilled anchor's.
+        seed: Seed of the attacks, the same for every trial of a study.
+
+    Returns:
+        Worst case per image over the pool, 20 sign-noise draws, PGD-10 on cross-entropy and on the margin, and PGD-10
+        through a finer solver.
+    """
+    fine = student.with_integrator(finer(student.integrator))
+    return worst_case(
+        student, images, labels, threat, ATTACKS, seed=seed, pool=pool, sources={PGD_10_FINER.name: fine}
+    )
