@@ -63,7 +63,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"A checkpoint must exist, but there is no file at {path}. Correct the path.")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - a file that is no state dict fails in ways PyTorch does not list
+    except Exception as error:
         raise CheckpointError(
             f"{path} must be a state dict of tensors alone, but it cannot be read as one "
             f"({type(error).__name__}). Save it again with torch.save(model.state_dict(), path)."

@@ -1,5 +1,6 @@
 """One training run: a network, a training split, a loss; results are of the last update (S9)."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,7 +61,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"`epochs >= 1` and `batch_size >= 1` must hold, but got {self.epochs}, {self.batch_size}.")
+            given = f"epochs={self.epochs}, batch_size={self.batch_size}"
+            raise ValueError(f"`epochs >= 1` and `batch_size >= 1` must hold, but got {given}.")
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate > 0` must hold, but got {self.learning_rate}.")
 
@@ -128,41 +130,77 @@ def train(
     Returns:
         Status, time and number of updates. Divergence and a solve past its cap are statuses, not exceptions.
     """
-    updates_per_epoch = -(-len(split) // config.batch_size)
-    optimizer, schedule = _optimizer(model, config, updates_per_epoch * config.epochs)
-    seconds, step = 0.0, 0
+    run = _Run(model, split, config, augmentation, seed, distillation, teacher)
+    seconds = 0.0
     for epoch in range(1, config.epochs + 1):
         started = time.perf_counter()
         model.train()
-        total = torch.zeros(2, device=split.labels.device)
-        for rows, images, views in _batches(split, config, augmentation, seed, epoch):
-            labels = split.labels[rows]
-            signal = teacher(rows, views, images) if teacher is not None and distillation.uses_teacher else None
-            if config.adversarial is not None:
-                images = _attacked(model, images, labels, config.adversarial, seed, step)
-            logits = model(images)
-            if _capped(model):
-                return Training(TrainingStatus.CAPPED, seconds + time.perf_counter() - started, step)
-            loss = distillation_loss(logits, signal, labels, distillation)
-            optimizer.zero_grad(set_to_none=True)
-            try:
-                loss.backward()
-            except EvaluationCapError:
-                return Training(TrainingStatus.CAPPED, seconds + time.perf_counter() - started, step)
-            if config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            total += torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
+        status, loss, train_accuracy = run.epoch(epoch)
         model.eval()
-        mean_loss, train_accuracy = (total / len(split)).tolist()
         seconds += time.perf_counter() - started
-        if not torch.isfinite(total).all():
-            return Training(TrainingStatus.DIVERGED, seconds, step)
+        if status is not TrainingStatus.FINISHED:
+            return Training(status, seconds, run.updates)
         if on_epoch is not None:
-            on_epoch(Epoch(epoch, step, mean_loss, train_accuracy, seconds))
-    return Training(TrainingStatus.FINISHED, seconds, step)
+            on_epoch(Epoch(epoch, run.updates, loss, train_accuracy, seconds))
+    return Training(TrainingStatus.FINISHED, seconds, run.updates)
+
+
+@final
+class _Run:
+    """A run under way: network, optimiser and the number of updates so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        config: TrainConfig,
+        augmentation: Augmentation,
+        seed: int,
+        distillation: Distillation,
+        teacher: TeacherSignal | None,
+    ) -> None:
+        self.model, self.split, self.config, self.augmentation, self.seed = model, split, config, augmentation, seed
+        self.distillation = distillation
+        self.teacher = teacher if distillation.uses_teacher else None
+        updates = -(-len(split) // config.batch_size) * config.epochs
+        self.optimizer, self.schedule = _optimizer(model, config, updates)
+        self.updates = 0
+
+    def epoch(self, epoch: int) -> tuple[TrainingStatus, float, float]:
+        """Pass over the images once; return the status, the mean loss and the share of views classified correctly."""
+        # Summed on the device and read once, so that a GPU is never waited for in between.
+        total = torch.zeros(2, device=self.split.labels.device)
+        for rows, clean, views in _batches(self.split, self.config, self.augmentation, self.seed, epoch):
+            labels = self.split.labels[rows]
+            signal = self.teacher(rows, views, clean) if self.teacher is not None else None
+            logits = self.model(self._shown(clean, labels))
+            loss = distillation_loss(logits, signal, labels, self.distillation)
+            if _capped(self.model) or not self._update(loss):
+                return TrainingStatus.CAPPED, float("nan"), float("nan")
+            total += torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
+        loss_sum, correct = total.tolist()
+        status = TrainingStatus.FINISHED if math.isfinite(loss_sum) else TrainingStatus.DIVERGED
+        return status, loss_sum / len(self.split), correct / len(self.split)
+
+    def _shown(self, clean: Images, labels: Labels) -> Images:
+        adversarial = self.config.adversarial
+        if adversarial is None:
+            return clean
+        return _attacked(self.model, clean, labels, adversarial, self.seed, self.updates)
+
+    def _update(self, loss: Tensor) -> bool:
+        """Take one step; False if the adjoint solve went past its cap."""
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            loss.backward()
+        except EvaluationCapError:
+            return False
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        self.updates += 1
+        return True
 
 
 def _batches(

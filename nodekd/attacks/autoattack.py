@@ -107,7 +107,7 @@ class _Found:
 def _drawing_from(seed: int) -> Iterator[None]:
     """Seed the stream pyautoattack draws from, the CPU's, and give it back as it was."""
     with torch.random.fork_rng(devices=[]):
-        pass
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -84,6 +84,9 @@ class Trace:
     broken_at: Tensor
     """(b,) int64 step of the first misclassified iterate, 0 = the start; -1 = never."""
 
+    last: Images
+    """(b c h w) last iterate of every image, what adversarial training trains on; an image that left keeps its best."""
+
 
 @dataclass
 class _Progress:
@@ -180,7 +183,9 @@ def pgd(
             progress.active = progress.active[stay]
             x, gradient, clean, labels, scale = x[stay], gradient[stay], clean[stay], labels[stay], scale[stay]
         x = threat.project(x + step_size * threat.direction(gradient), clean)
-    return Trace(progress.best, progress.loss, progress.broken_at)
+    last = progress.best.clone()
+    last[progress.active] = x.detach()
+    return Trace(progress.best, progress.loss, progress.broken_at, last)
 
 
 def fgsm(

@@ -26,12 +26,12 @@ def isolated_logits(model: nn.Module, images: Images) -> Logits:
 
 
 def ascent_gradient(values: Tensor, images: Images) -> Images:
-    """Differentiate the sum of finite values (b,) by the images; what is not finite in the gradient counts as 0.
+    """Differentiate the sum of the values (b,) by the images; what is not finite in the gradient counts as 0.
 
     Works also where the caller has switched gradients off, as long as the values were computed with them.
     """
     with torch.enable_grad():
-        total = torch.where(torch.isfinite(values), values, 0.0).sum()
+        total = values.sum()
     if not total.requires_grad:
         return torch.zeros_like(images)
     (gradient,) = torch.autograd.grad(total, images, allow_unused=True)

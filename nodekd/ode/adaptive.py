@@ -1,6 +1,6 @@
 """torchdiffeq's solvers behind our call: adaptive ones, and the adjoint of fixed ones, with a cap on evaluations."""
 
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,9 @@ def solve_torchdiffeq(field: nn.Module, state: Tensor, integrator: Integrator) -
     arguments = {"method": TORCHDIFFEQ_NAMES.get(integrator.solver, integrator.solver), **_accuracy(integrator)}
     if integrator.gradient == "adjoint":
         trainable = tuple(p for p in field.parameters() if p.requires_grad)
-        states = odeint_adjoint(counted, state, times, adjoint_params=trainable, **arguments)
+        states = cast("Tensor", odeint_adjoint(counted, state, times, adjoint_params=trainable, **arguments))
     else:
-        states = odeint(counted, state, times, **arguments)
+        states = cast("Tensor", odeint(counted, state, times, **arguments))
     forward_count, counted.count = counted.count, 0
     return states[-1], forward_count
 

@@ -1,4 +1,7 @@
-"""What a solve is asked to do: solver, horizon, discretisation, gradient. Loads no torch, so a search space can check it."""
+"""What a solve is asked to do: solver, horizon, discretisation, gradient.
+
+Loads no torch, so that a search space can check it.
+"""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ class Integrator:
     """One way to solve dy/dt = f(t, y) over [0, horizon]."""
 
     solver: str = "rk4"
-    """A name of `FIXED` or `ADAPTIVE`; `rk4` is the 3/8 rule, `rk4_classic` the classic one, `heun` is torchdiffeq's heun2."""
+    """A name of `FIXED` or `ADAPTIVE`: `rk4` is the 3/8 rule, `rk4_classic` the classic, `heun` torchdiffeq's heun2."""
     horizon: float = 1.0
     """T > 0, in units of the ODE's own time."""
     steps: int | None = 2
@@ -56,7 +59,8 @@ class Integrator:
             raise ValueError(f"{self.solver} chooses its own steps; give rtol and atol instead of steps={self.steps}.")
         elif not (self.rtol and 0 < self.rtol <= 1 and self.atol and self.atol > 0):
             raise ValueError(
-                f"`0 < rtol <= 1` and `atol > 0` must hold for {self.solver}, but got rtol={self.rtol}, atol={self.atol}."
+                f"`0 < rtol <= 1` and `atol > 0` must hold for {self.solver}, "
+                f"but got rtol={self.rtol}, atol={self.atol}."
             )
 
     @property

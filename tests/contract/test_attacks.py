@@ -21,6 +21,7 @@ FAMILY = (
     SIGN_NOISE,
 )
 THREATS: dict[Norm, Threat] = {"linf": Threat("linf", 0.06), "l2": Threat("l2", 0.3)}
+TINY: dict[Norm, Threat] = {"linf": Threat("linf", 0.25 / 255), "l2": Threat("l2", 0.01)}
 
 
 class Capped(nn.Module):
@@ -62,12 +63,13 @@ class TestAttack:
     def test_result_fits_the_threat(self, attack: Attack, norm: Norm, classes: int) -> None:
         model = network(classes)
         images, labels = problem(model)
-        made = run(attack, model, images, labels, THREATS[norm], 0)
-        assert made.shape == images.shape
-        assert made.dtype == images.dtype
-        assert not made.requires_grad
-        assert THREATS[norm].contains(made, images).all()
-        assert not torch.equal(made, images)
+        for threat in (THREATS[norm], TINY[norm]):
+            made = run(attack, model, images, labels, threat, 0)
+            assert made.shape == images.shape
+            assert made.dtype == images.dtype
+            assert not made.requires_grad
+            assert threat.contains(made, images).all()
+            assert not torch.equal(made, images)
 
     def test_something_is_broken_by_a_large_radius(self, attack: Attack, norm: Norm) -> None:
         model = network(5)
@@ -104,7 +106,10 @@ class TestAttack:
         images, labels = problem(network(5))
         made = run(attack, model, images, labels, THREATS[norm], 0)
         assert THREATS[norm].contains(made, images).all()
-        assert run(attack, network(5, cap=-1.0), images, labels, THREATS[norm], 0).equal(images)
+        always = network(5, cap=-1.0)
+        assert run(attack, always, images, labels, THREATS[norm], 0).equal(images)
+        through = run(attack, always, images, labels, THREATS[norm], 0, judge=network(5))
+        assert THREATS[norm].contains(through, images).all()
 
     def test_the_judge_is_what_gets_broken(self, attack: Attack, norm: Norm) -> None:
         judge, model = network(5), network(5)

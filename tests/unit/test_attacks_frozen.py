@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nodekd.attacks.autoattack import apgd, apgd_targeted, square
 from nodekd.attacks.cascade import worst_case
 from nodekd.attacks.frozen import frozen
 from nodekd.attacks.spec import APGD_CE, APGD_T, FGSM, PGD_10_MARGIN, SIGN_NOISE, SQUARE, Attack, run
@@ -120,3 +121,14 @@ def test_networks_may_share_modules() -> None:
     with frozen(network, view):
         view(torch.rand(2, 1, 6, 6))
     assert state(network) == before
+
+
+def test_pyautoattack_does_not_seed_the_global_stream() -> None:
+    network = mixed_network().eval()
+    images, labels = problem(network)
+    threat, before = Threat("linf", 0.05), torch.get_rng_state()
+    layers = nn.Sequential(network[0], network[1], nn.Flatten(), network[6])
+    apgd(layers, images, labels, threat, steps=2, restarts=1, seed=0)
+    apgd_targeted(layers, images, labels, threat, steps=2, restarts=1, targets=1, seed=0)
+    square(layers, images, labels, threat, queries=2, restarts=1, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)

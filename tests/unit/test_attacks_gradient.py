@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nodekd.attacks.gradient import Loss, cross_entropy, logit_scale, margin, pgd
 from nodekd.attacks.isolation import isolated_logits
-from nodekd.attacks.spec import PGD_10_CE, PGD_10_MARGIN, run
+from nodekd.attacks.spec import PGD_10_CE, PGD_10_MARGIN, Attack, run
 from nodekd.attacks.threat import Threat
 
 THREAT = Threat("linf", 0.05)
@@ -197,13 +197,52 @@ def test_where_the_judge_disagrees_a_failing_source_is_never_the_best_iterate() 
     assert (trace.broken_at[~failed] > 0).any()
 
 
-def test_a_gradient_that_is_not_finite_counts_as_zero() -> None:
+@pytest.mark.parametrize("threat", [Threat("linf", 0.1), Threat("l2", 0.1)], ids=["linf", "l2"])
+def test_a_gradient_that_is_not_finite_counts_as_zero(threat: Threat) -> None:
     class Cliff(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             total = x.flatten(1).sum(dim=1)
             return torch.stack([1 + total * 0 + (total - total.detach()).abs().sqrt(), total * 0], dim=1)
 
-    images = torch.full((3, 1, 2, 2), 0.5)
-    trace = attack(Cliff(), images, torch.zeros(3, dtype=torch.int64), cross_entropy)
+    images, labels = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    trace = pgd(Cliff(), images, labels, threat, loss=cross_entropy, steps=3, step_size=0.05)
     assert torch.equal(trace.images, images)
     assert torch.isfinite(trace.loss).all()
+    assert (trace.broken_at == -1).all()
+
+
+def test_an_infinite_loss_is_never_the_best_one() -> None:
+    class Explosive(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            lead = x.flatten(1).mean(dim=1) - 0.5
+            lead = lead + 3e38 * (lead.detach() > 0.01)
+            return torch.stack([-lead, lead], dim=1)
+
+    class Steady(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([1.0, 0.0]).expand(len(x), 2)
+
+    images, labels = torch.full((3, 1, 2, 2), 0.5), torch.zeros(3, dtype=torch.int64)
+    trace = pgd(Explosive(), images, labels, THREAT, loss=margin, steps=2, step_size=0.05, judge=Steady())
+    assert torch.isfinite(Explosive()(images + 0.05)).all()
+    assert trace.loss[1].isnan().all()
+    assert torch.equal(trace.images, images)
+
+
+def test_restarts_go_on_with_what_is_not_broken_and_lose_nothing() -> None:
+    model = network()
+    images, labels = problem(model, 64)
+    once, often = (
+        run(
+            Attack("pgd", "pgd", loss="margin", steps=1, step_size=0.1, random_start=True, restarts=restarts),
+            model,
+            images,
+            labels,
+            THREAT,
+            0,
+        )
+        for restarts in (1, 8)
+    )
+    first = model(once).argmax(dim=1) != labels
+    assert torch.equal(often[first], once[first])
+    assert (model(often).argmax(dim=1) != labels).sum() > first.sum() > 0

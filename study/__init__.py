@@ -1,0 +1,1 @@
+"""Many runs of nodekd, and the files they leave behind."""

@@ -1,0 +1,1 @@
+"""What a worker does for one job: train, measure, attack, and commit one outcome."""

@@ -1,0 +1,88 @@
+"""Run a study: python -m study.launch SPACE [key=value ...].
+
+A broken space is answered here, before torch or Ray load; everything else is the driver's.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.errors import StudyError
+from study.order import PARTS, RESUMES, Order
+
+USAGE_ERROR = 2
+INTERNAL_ERROR = 70
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line of `study.launch`."""
+    command = argparse.ArgumentParser(
+        prog="python -m study.launch",
+        description="Distil ResNet teachers into Neural-ODE students over a search space, then attack the best.",
+        epilog="The same command continues an interrupted study. search_spaces/README.md lists every key.",
+    )
+    command.add_argument("space", type=Path, metavar="SPACE", help="search space, e.g. search_spaces/kd.yaml")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings laid over the file, e.g. budget.trials=8"
+    )
+    command.add_argument("--validate", action="store_true", help="check space, data and checkpoints, run nothing")
+    command.add_argument("--dry-run", action="store_true", help="also print the resolved settings and the plan")
+    command.add_argument("--smoke", action="store_true", help="2 trials, 1 epoch, few images, under <name>-smoke")
+    command.add_argument(
+        "--resume",
+        choices=RESUMES,
+        default="auto",
+        help="auto: continue where there is something; must: refuse to begin anew; never: begin <name>-2",
+    )
+    command.add_argument("--stage", choices=PARTS, default="all", help="run only this part")
+    command.add_argument("--output", type=Path, metavar="DIR", help="the study's own folder (default results/<name>)")
+    command.add_argument(
+        "--address", metavar="auto|HOST:PORT", help="run on this Ray cluster instead of a private local one"
+    )
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parse(given)
+    try:
+        from study.space.reader import read_space
+
+        space = read_space(options.space, options.overrides)
+        order = Order(
+            space=space.smoke() if options.smoke else space,
+            source=options.space,
+            command=shlex.join(["python", "-m", "study.launch", *given]),
+            part=options.stage,
+            resume=options.resume,
+            output=options.output,
+            address=options.address,
+            validate=options.validate,
+            dry_run=options.dry_run,
+            smoke=options.smoke,
+        )
+        from study.driver import drive
+
+        return drive(order)
+    except StudyError as fault:
+        print(fault, file=sys.stderr)
+        return fault.exit_code
+    except KeyboardInterrupt:
+        print("Stopped before the study began.", file=sys.stderr)
+        return 130
+
+
+def _parse(given: list[str]) -> argparse.Namespace:
+    command = parser()
+    options = command.parse_intermixed_args(given)
+    wrong = [text for text in options.overrides if "=" not in text]
+    if wrong:
+        command.error(f"an override reads key=value, but got {wrong[0]!r}, e.g. budget.trials=8")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The truth about a study: its folder of jobs, each with one config, numbered attempts and at most one outcome.
+
+A job is named by its key, the posix path of its folder below the study's. Whoever runs it commits `outcome.json`,
+which is linked once: a second result for the same job is discarded in favour of the first. Nothing here knows what
+the jobs are, who runs them or how points are chosen.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, final
+
+from study.durable import append_line, link_json_once, plain, read_json, read_lines, replace_json
+from study.errors import ResumeConflict, StudyError
+from study.lease import Attempt, begin_attempt, current_driver, driver_lock, is_fresh, utc_now
+
+SCHEMA = 1
+STATES = ("COMPLETE", "PRUNED", "FAIL")
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_INSIDE_A_JOB = frozenset({"attempts", "checkpoint"})
+
+
+@final
+class Ledger:
+    """Reads and writes the files of one study; holds no state that a restart could lose.
+
+    Attributes:
+        root: Folder of the study.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._next_event: int | None = None
+
+    def folder(self, key: str) -> Path:
+        """Return the folder of a job; it need not exist.
+
+        Args:
+            key: For example `trials/000012`.
+
+        Raises:
+            StudyError: If the key would lead out of the study's folder.
+        """
+        if not _KEY.fullmatch(key):
+            raise StudyError(
+                f"A job key is a path of letters, digits, '.', '_' and '-' below the study, "
+                f"but got {key!r} in {self.root}."
+            )
+        return self.root / key
+
+    def write_config(self, key: str, config: Mapping[str, Any]) -> None:
+        """Store what a job is to do; the same content may be written again.
+
+        Raises:
+            ResumeConflict: If the job has an outcome already and was run with another config.
+        """
+        path = self.folder(key) / "config.json"
+        stored = self.config(key)
+        if stored == _as_read(config):
+            return
+        if stored is not None and self.outcome(key) is not None:
+            changed = sorted(name for name in {*stored, *config} if stored.get(name) != _as_read(config).get(name))
+            raise ResumeConflict(
+                f"{path}: the job is done and its config differs in {', '.join(changed)}. "
+                "Start another study for another config."
+            )
+        replace_json(path, config)
+
+    def config(self, key: str) -> dict[str, Any] | None:
+        """Return the job's config, or None where it has none."""
+        return read_json(self.folder(key) / "config.json")
+
+    def begin(self, key: str) -> Attempt:
+        """Start an attempt at the job; use it as a context manager, so that others see it is alive."""
+        return begin_attempt(self.folder(key))
+
+    def commit(self, key: str, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Settle a job for good; of several commits the first one counts.
+
+        Args:
+            key: The job.
+            outcome: `state` (COMPLETE, PRUNED or FAIL), `reason`, `values`, `metrics`, `attempt`, `started`, `seconds`.
+                Numbers that are not finite are stored as null.
+
+        Returns:
+            The outcome in force, read back: this one, or that of whoever was first.
+
+        Raises:
+            ValueError: If the state is not one of the three.
+        """
+        if outcome.get("state") not in STATES:
+            raise ValueError(f"State must be one of {', '.join(STATES)}, but got {outcome.get('state')!r} for {key}.")
+        blank = {"schema": SCHEMA, "key": key, "state": None, "reason": None, "values": None, "metrics": {}}
+        path = self.folder(key) / "outcome.json"
+        link_json_once(path, {**blank, **outcome, "schema": SCHEMA, "key": key})
+        winner = read_json(path)
+        assert winner is not None, f"{path} was linked and then removed by somebody"
+        return winner
+
+    def outcome(self, key: str) -> dict[str, Any] | None:
+        """Return the job's one outcome, or None while it has none."""
+        return read_json(self.folder(key) / "outcome.json")
+
+    def attempts(self, key: str) -> int:
+        """Return how often the job was begun."""
+        folder = self.folder(key) / "attempts"
+        return sum(entry.name.isdigit() for entry in folder.iterdir()) if folder.is_dir() else 0
+
+    def reopen(self, key: str) -> None:
+        """Set a job's outcome aside, into the folder of its last attempt, so that it can be run again."""
+        folder = self.folder(key)
+        aside = folder / "attempts" / f"{max(1, self.attempts(key)):02d}" / "outcome.json"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        (folder / "outcome.json").replace(aside)
+
+    def lease_is_fresh(self, key: str, max_age_s: float = 60.0) -> bool:
+        """Say whether somebody is working on the job: a heartbeat within `max_age_s` and no sign of its end."""
+        return is_fresh(self.folder(key), max_age_s)
+
+    def event(self, type: str, **fields: Any) -> None:
+        """Append to events.jsonl; only the driver may call this."""
+        path = self.root / "events.jsonl"
+        number = self._next_event
+        if number is None:
+            number = max((event.get("seq", -1) for event in self.events()), default=-1) + 1
+        append_line(path, {"schema": SCHEMA, "seq": number, "ts": utc_now(), "type": type, **fields})
+        self._next_event = number + 1
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the events in order; a torn line is skipped."""
+        return read_lines(self.root / "events.jsonl")
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """List the jobs below a folder, sorted: every folder that holds a config or an outcome.
+
+        Args:
+            prefix: For example `trials` or `robustness/student-000012`; empty for all.
+        """
+        start = self.folder(prefix) if prefix else self.root
+        return sorted(path.relative_to(self.root).as_posix() for path in _job_folders(start))
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Be the only driver while the block runs; raises EnvironmentFault, naming the other one."""
+        return driver_lock(self.root / "driver.lock")
+
+    def driver(self) -> dict[str, str] | None:
+        """Return pid, host and start of the driver that runs now, or None."""
+        return current_driver(self.root / "driver.lock")
+
+
+def _as_read(document: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(plain(document)))
+
+
+def _job_folders(folder: Path) -> Iterator[Path]:
+    """Walk down to the folders of jobs, not into their attempts and checkpoints, and never along a link."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    if any(entry.name in ("config.json", "outcome.json") for entry in entries):
+        yield folder
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and entry.name not in _INSIDE_A_JOB:
+            yield from _job_folders(Path(entry.path))

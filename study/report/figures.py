@@ -1,0 +1,341 @@
+"""Pure functions from results to plotly figures; the only file that knows plotly.
+
+Every point carries its trial id as `customdata` and its whole configuration as hover text. Colours are the light ones
+of `study.report.palette`; the page swaps them in dark mode.
+"""
+
+import html
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from study.report.palette import (
+    FAINT,
+    GRID,
+    INK,
+    KIND_COLOURS,
+    KIND_SYMBOLS,
+    ORANGE,
+    PAPER,
+    PURPLE,
+    SERIES,
+    SKY,
+    SYMBOLS,
+)
+from study.report.stats import Mark, Rate, clean_baselines, marks
+from study.report.wording import configuration_lines, epsilon_text, interval_text, model_text, rate_text
+from study.results import Results
+
+CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
+"""Nothing may leave the page: no upload button, no server, no logo that links away."""
+CLEAR = "rgba(0,0,0,0)"
+_BASELINE_LINES = {"SVM": (PURPLE, "dash"), "1-NN": (SKY, "dot"), "undistilled": (ORANGE, "dashdot")}
+_PER_ROW = 3
+
+
+def plotly_script() -> str:
+    """Give the text of plotly.js, to be embedded."""
+    return str(get_plotlyjs())
+
+
+def as_payload(figure: go.Figure) -> dict[str, Any]:
+    """Turn a figure into plain JSON data: lists instead of packed arrays, five significant digits."""
+    stored = json.loads(figure.to_json() or "{}")
+    return {"data": _rounded(stored["data"]), "layout": _rounded(stored["layout"])}
+
+
+def search_figure(results: Results) -> go.Figure:
+    """Draw accuracy against adversarial_accuracy on val_search: dominated points faint, the front as a staircase."""
+    trials = results.trials[results.trials["state"] == "COMPLETE"]
+    on_front = trials["on_front"].to_numpy(bool)
+    front = trials[on_front].sort_values("accuracy")
+    traces = [_search_trace(results, trials[~on_front], "dominated trial", faint=True)]
+    if len(front) > 1:
+        x, y = front["accuracy"].tolist(), front["adversarial_accuracy"].tolist()
+        line = {"color": KIND_COLOURS["student"], "width": 1.5, "shape": "vh"}
+        traces.append(go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False))
+    traces.append(_search_trace(results, front, "search front", faint=False))
+    lines = clean_baselines(results, "val_search")
+    anchor = results.baselines.get("anchor") or {}
+    values = anchor.get("values") or {}
+    if "adversarial_accuracy" in values:
+        traces.append(_anchor_trace(values))
+    elif "accuracy" in values:
+        lines.append(("undistilled", float(values["accuracy"]), (anchor.get("metrics") or {}).get("n")))
+    axes = {"xaxis": _axis("accuracy (val_search)"), "yaxis": _axis("adversarial_accuracy (val_search)")}
+    return go.Figure(traces, _layout(480, **axes, **_clean_lines(lines)))
+
+
+def robustness_figure(results: Results, epsilon: float) -> go.Figure:
+    """Draw accuracy against robust accuracy on test at one epsilon, both with Wilson's intervals; twins joined."""
+    placed = marks(results, epsilon)
+    traces = _join_twins(placed)
+    for kind in ("student", "twin", "teacher"):
+        of_kind = [mark for mark in placed if mark.kind == kind]
+        hollow = [mark for mark in of_kind if kind == "student" and not mark.headlined]
+        shown = [mark for mark in of_kind if mark not in hollow]
+        traces += [_robust_trace(results, shown, kind, hollow=False)] if shown else []
+        traces += [_robust_trace(results, hollow, kind, hollow=True)] if hollow else []
+    title = f"robust accuracy at epsilon {epsilon_text(epsilon)} (test)"
+    axes = {"xaxis": _axis("accuracy (test)"), "yaxis": _axis(title)}
+    return go.Figure(traces, _layout(480, **axes, **_clean_lines(clean_baselines(results, "test"))))
+
+
+def history_figure(results: Results, column: str, title: str) -> go.Figure:
+    """Draw a column of the learning curves over epochs: one line per trial, the search front in colour."""
+    front = set(results.trials[results.trials["on_front"]]["trial"].tolist())
+    colours = {trial: SERIES[i % len(SERIES)] for i, trial in enumerate(sorted(front))}
+    curves = results.history[results.history["job"].str.startswith("trials/")]
+    number = ".4g" if column == "loss" else ".1%"
+    traces = []
+    for trial, curve in sorted(curves.groupby("trial"), key=lambda pair: pair[0] in front):
+        values = curve[column].to_numpy(float)
+        traces.append(
+            go.Scatter(
+                x=curve["epoch"].tolist(),
+                y=[None if np.isnan(value) else float(value) for value in values],
+                customdata=[trial] * len(values),
+                mode="lines",
+                line={"color": colours.get(trial, FAINT), "width": 2 if trial in front else 1},
+                opacity=1.0 if trial in front else 0.45,
+                name=f"trial {trial}",
+                showlegend=trial in front,
+                hovertemplate=f"trial {trial}, epoch %{{x}}: %{{y:{number}}}<extra></extra>",
+            )
+        )
+    axes = {"xaxis": _axis("epoch", percent=False), "yaxis": _axis(title, percent=column != "loss")}
+    return go.Figure(traces, _layout(480, **axes))
+
+
+def parameter_figure(results: Results, objective: str) -> go.Figure:
+    """Draw an objective over each sampled parameter, one panel each; the solver is told by colour and symbol."""
+    trials = results.trials[results.trials["state"] == "COMPLETE"]
+    values = {int(t): float(y) for t, y in zip(trials["trial"], trials[objective], strict=True)}
+    points = {trial: results.params(trial) for trial in values}
+    hover = {trial: _hover(results, f"trial {trial}", [], trial) for trial in values}
+    names = list(dict.fromkeys(name for point in points.values() for name in point))
+    solvers = sorted({str(point.get("solver", "")) for point in points.values()})
+    traces, axes = [], {}
+    rows = max(1, -(-len(names) // _PER_ROW))
+    height = 130 + 240 * rows
+    for place, name in enumerate(names):
+        ticks = _log_ticks([p[name] for p in points.values() if name in p]) if _is_log(results, name) else {"nticks": 6}
+        axes |= _panel(place, rows, height, name, objective, ticks)
+        for rank, solver in enumerate(solvers):
+            kept = [t for t, point in points.items() if name in point and str(point.get("solver", "")) == solver]
+            traces.append(
+                go.Scatter(
+                    x=[_coordinate(points[t][name]) for t in kept],
+                    y=[values[t] for t in kept],
+                    customdata=kept,
+                    text=[hover[t] for t in kept],
+                    hovertemplate="%{text}<br>" + objective + " %{y:.1%}<extra></extra>",
+                    mode="markers",
+                    marker=_marker(SERIES[rank % len(SERIES)], SYMBOLS[rank % len(SYMBOLS)], 8),
+                    name=solver or "all solvers",
+                    legendgroup=solver,
+                    showlegend=place == 0,
+                    xaxis=f"x{place + 1}",
+                    yaxis=f"y{place + 1}",
+                )
+            )
+    layout = _layout(height, **axes)
+    layout["legend"] |= {"y": 1 + 40 / height}
+    return go.Figure(traces, layout)
+
+
+def _panel(place: int, rows: int, height: int, name: str, objective: str, ticks: dict[str, Any]) -> dict[str, Any]:
+    """Give both axes of one panel of the grid; y is shared, so only the first of a row is labelled."""
+    row, column = divmod(place, _PER_ROW)
+    gap_x, gap_y = 0.05, 70 / height
+    width, tall = (1 - gap_x * (_PER_ROW - 1)) / _PER_ROW, (1 - gap_y * (rows - 1)) / rows
+    left, top = column * (width + gap_x), 1 - row * (tall + gap_y)
+    x = {**_axis(name, percent=False), **ticks, "domain": [left, min(1.0, left + width)], "anchor": f"y{place + 1}"}
+    y = {**_axis(objective if column == 0 else ""), "domain": [max(0.0, top - tall), top], "anchor": f"x{place + 1}"}
+    y |= {"matches": "y"} if place else {}
+    number = "" if place == 0 else str(place + 1)
+    return {f"xaxis{number}": x, f"yaxis{number}": y | {"showticklabels": column == 0}}
+
+
+def _log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Label 1, 2, 5 of each decade where few decades are seen, otherwise decades only."""
+    decades = np.log10(max(values) / min(values)) if min(values) > 0 else 0.0
+    return {"type": "log", "dtick": "D2" if 0.15 < decades < 1.4 else 1, "tickformat": "~g"}
+
+
+def _coordinate(value: Any) -> float | int | str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number else str(value)
+
+
+def _is_log(results: Results, name: str) -> bool:
+    """Look the parameter up in the stored space; a log range has positive ends."""
+    space = (results.study.get("space") or {}).get("space") or (results.study.get("space") or {}).get("parameters")
+    entries = space if isinstance(space, dict) else {entry.get("name"): entry for entry in space or []}
+    return bool((entries.get(name) or {}).get("log")) if isinstance(entries.get(name), dict) else False
+
+
+def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.Scatter:
+    rows = list(trials.to_dict("records"))
+    clean = [_rate(row["accuracy"], row["n"]) for row in rows]
+    robust = [_rate(row["adversarial_accuracy"], row["n_adversarial"]) for row in rows]
+    colour = FAINT if faint else KIND_COLOURS["student"]
+    bars = {} if faint else {"error_x": _bars(clean, colour), "error_y": _bars(robust, colour)}
+    text = [
+        _hover(
+            results,
+            f"trial {row['trial']}",
+            _rate_lines("accuracy", c, row["accuracy"])
+            + _rate_lines("adversarial_accuracy", r, row["adversarial_accuracy"]),
+            int(row["trial"]),
+        )
+        for row, c, r in zip(rows, clean, robust, strict=True)
+    ]
+    return go.Scatter(
+        x=[float(row["accuracy"]) for row in rows],
+        y=[float(row["adversarial_accuracy"]) for row in rows],
+        customdata=[int(row["trial"]) for row in rows],
+        hovertext=text,
+        hovertemplate="%{hovertext}<extra></extra>",
+        text=None if faint else [str(row["trial"]) for row in rows],
+        textposition="top right",
+        mode="markers" if faint else "markers+text",
+        marker=_marker(colour, "circle-open" if faint else "circle", 7 if faint else 10),
+        opacity=0.7 if faint else 1.0,
+        name=name,
+        **bars,
+    )
+
+
+def _robust_trace(results: Results, shown: Sequence[Mark], kind: str, hollow: bool) -> go.Scatter:
+    colour, symbol = KIND_COLOURS[kind], KIND_SYMBOLS[kind]
+    names = {"student": "student (number: trial)", "twin": "its twin with alpha = 0", "teacher": "teacher"}
+    text = [
+        _hover(
+            results,
+            f"twin of student {mark.trial}: alpha = 0" if kind == "twin" else model_text(mark),
+            _rate_lines("accuracy", mark.clean, mark.clean.value)
+            + _rate_lines("robust accuracy", mark.robust, mark.robust.value),
+            mark.trial if kind == "student" else None,
+        )
+        for mark in shown
+    ]
+    return go.Scatter(
+        x=[mark.clean.value for mark in shown],
+        y=[mark.robust.value for mark in shown],
+        customdata=[mark.trial if mark.trial is not None else mark.model for mark in shown],
+        hovertext=text,
+        hovertemplate="%{hovertext}<extra></extra>",
+        text=[str(mark.trial) if kind == "student" else "" for mark in shown],
+        textposition="top right",
+        mode="markers+text",
+        marker=_marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK),
+        error_x=_bars([mark.clean for mark in shown], colour),
+        error_y=_bars([mark.robust for mark in shown], colour),
+        name=names[kind] + (" (not headlined)" if hollow else ""),
+    )
+
+
+def _anchor_trace(values: dict[str, float]) -> go.Scatter:
+    return go.Scatter(
+        x=[values["accuracy"]],
+        y=[values["adversarial_accuracy"]],
+        mode="markers",
+        name="undistilled anchor",
+        marker=_marker(KIND_COLOURS["twin"], "diamond", 12),
+        hovertemplate="undistilled anchor<br>accuracy %{x:.1%}<br>adversarial_accuracy %{y:.1%}<extra></extra>",
+    )
+
+
+def _join_twins(placed: Sequence[Mark]) -> list[go.Scatter]:
+    twins = {mark.trial: mark for mark in placed if mark.kind == "twin"}
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for student in placed:
+        if student.kind == "student" and student.trial in twins:
+            twin = twins[student.trial]
+            x += [student.clean.value, twin.clean.value, None]
+            y += [student.robust.value, twin.robust.value, None]
+    line = {"color": INK, "width": 1.2, "dash": "dot"}
+    return [go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name="student and its twin")] if x else []
+
+
+def _clean_lines(baselines: Sequence[tuple[str, float, int | None]]) -> dict[str, list[dict[str, Any]]]:
+    """Draw baselines that were never attacked as lines at their clean accuracy."""
+    shapes, labels = [], []
+    for place, (name, accuracy, n) in enumerate(sorted(baselines, key=lambda baseline: baseline[1])):
+        colour, dash = _BASELINE_LINES[name]
+        legend = f"{name}, clean only: {100 * accuracy:.1f} %" + (f" (n = {n})" if n else "")
+        line = {"color": colour, "width": 2, "dash": dash}
+        ends = {"x0": accuracy, "x1": accuracy, "y0": 0, "y1": 1, "yref": "paper"}
+        shapes.append({"type": "line", **ends, "line": line, "name": legend, "showlegend": True, "layer": "below"})
+        anchor = {"xanchor": "right" if place == 0 else "left", "yanchor": "bottom", "showarrow": False}
+        anchor["yshift"] = 0 if place < 2 else 14
+        labels.append({"x": accuracy, "y": 1, "yref": "paper", "text": name, "font": {"color": INK}, **anchor})
+    return {"shapes": shapes, "annotations": labels}
+
+
+def _layout(height: int, **parts: Any) -> dict[str, Any]:
+    return {
+        "template": "none",
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
+        "margin": {"l": 72, "r": 16, "t": 68, "b": 56},
+        "legend": {"orientation": "h", "y": 1.1, "yanchor": "bottom", "x": 0, "xanchor": "left"},
+        "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
+        "hovermode": "closest",
+        "uirevision": "constant",
+        "height": height,
+        **parts,
+    }
+
+
+def _axis(title: str, percent: bool = True) -> dict[str, Any]:
+    look = {"gridcolor": GRID, "linecolor": FAINT, "tickcolor": FAINT, "zeroline": False, "ticks": "outside"}
+    named = {"title": {"text": title, "standoff": 10}} if title else {}
+    return {**look, **named, "automargin": True, **({"tickformat": ".1~%"} if percent else {})}
+
+
+def _marker(colour: str, symbol: str, size: int, outline: str = INK) -> dict[str, Any]:
+    return {"color": colour, "symbol": symbol, "size": size, "line": {"color": outline, "width": 1}}
+
+
+def _bars(rates: Sequence[Rate | None], colour: str) -> dict[str, Any]:
+    """Draw Wilson's 95 % interval; none where n is not known."""
+    above = [rate.interval.high - rate.value if rate else 0.0 for rate in rates]
+    below = [rate.value - rate.interval.low if rate else 0.0 for rate in rates]
+    look = {"color": colour, "thickness": 1, "width": 3}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
+
+
+def _rate(value: float, n: Any) -> Rate | None:
+    """Recover the count behind a stored rate; None where its n was not stored."""
+    return None if pd.isna(n) or not n else Rate(round(float(value) * int(n)), int(n))
+
+
+def _rate_lines(name: str, rate: Rate | None, value: float) -> list[str]:
+    if rate is None:
+        return [f"{name} {100 * value:.1f} % (n unknown)"]
+    return [f"{name} {rate_text(rate)}", f"   95 % interval {interval_text(rate)}"]
+
+
+def _hover(results: Results, title: str, lines: Sequence[str], trial: int | None) -> str:
+    """Write a point's title, its rates and the whole configuration of its trial."""
+    own = [] if trial is None else [*configuration_lines(results, trial)]
+    return "<br>".join([f"<b>{html.escape(title)}</b>", *map(html.escape, [*lines, *own])])
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,132 @@
+"""The report's methods section: what every name means, on which data, by which attacks, with which versions."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from study.report.stats import epsilons, reads_of_test
+from study.report.tables import definition_list, plain_table
+from study.report.wording import epsilon_text, norm_text, value_text
+from study.results import Results
+
+_PRIVATE = {"host", "hostname", "path", "root", "user", "home", "cwd", "dir", "folder"}
+_ROLES = {
+    "train": "weights, normalisation and the teacher",
+    "val_search": "the search's two objectives",
+    "val_front": "which students are on the front",
+    "test": "the robustness stage only",
+}
+
+
+def methods_section(results: Results) -> str:
+    """Give the section's HTML."""
+    parts = [definition_list(_definitions(results)), _data_table(results), _attacks(results)]
+    return "".join([*parts, definition_list(_provenance(results))])
+
+
+def _definitions(results: Results) -> list[tuple[str, str]]:
+    epsilon = results.study.get("epsilon")
+    at = (
+        f"epsilon {epsilon_text(float(epsilon))} ({norm_text(str(results.study.get('norm', '')))})"
+        if epsilon
+        else "epsilon"
+    )
+    proxies = [str(c).removeprefix("proxy_") for c in results.trials.columns if str(c).startswith("proxy_")]
+    listed = f" over {', '.join(proxies)}" if proxies else " over the proxy attacks"
+    reached = ", ".join(epsilon_text(e) for e in epsilons(results)) or "none so far"
+    rule = results.selection.get("rule") or "not applied yet"
+    return [
+        ("accuracy", "Share of clean images classified correctly, on the split named beside it."),
+        (
+            "adversarial_accuracy",
+            f"The search's proxy: the worst case per image at {at}{listed}, on a fixed part of val_search. Cheap "
+            "attacks find fewer errors than thorough ones, so it flatters; candidates for the front are measured again "
+            "on val_front with the real attacks.",
+        ),
+        (
+            "robust_accuracy",
+            f"The result: the share of test images still right after every attack of the robustness stage, worst case "
+            f"per image, at epsilon {reached}. An upper bound: a stronger attack could only lower it. The two names "
+            "are never mixed.",
+        ),
+        ("intervals", "Wilson, 95 %, over images. They do not cover the choice of training seeds: one run per point."),
+        (
+            "comparisons",
+            "Paired on the same images: exact McNemar test, Newcombe's interval of the difference, Holm-adjusted "
+            "within a family. 'Detectable' is the smallest true difference found four times in five.",
+        ),
+        (
+            "twin",
+            "The same student trained again with alpha = 0: same initial weights, batches, views, solver, horizon.",
+        ),
+        (
+            "failed solves",
+            "An image whose ODE solve hits its cap or is not finite counts as wrong, clean and attacked.",
+        ),
+        ("who was attacked", str(rule)),
+    ]
+
+
+def _data_table(results: Results) -> str:
+    sizes = _split_sizes(results)
+    rows = [[split, str(sizes.get(split, "not stored")), role] for split, role in _ROLES.items()]
+    own, total, studies = reads_of_test(results)
+    facts = [
+        ("data", str(results.study.get("data", "not stored"))),
+        ("hash of the split", str(results.study.get("split_hash", "not stored"))),
+        ("reads of test", f"{own} by this study; {total} by {studies} studies in the same results folder"),
+    ]
+    return plain_table("splits", "Splits", ["split", "images", "used for"], rows) + definition_list(facts)
+
+
+def _split_sizes(results: Results) -> dict[str, int]:
+    stored = results.study.get("split_sizes") or {}
+    known = {"val_search": results.trials["n"], "val_front": results.front["n"], "test": results.robustness["n"]}
+    counted = {split: int(n.max()) for split, n in known.items() if n.notna().any()}
+    return counted | {str(split): int(n) for split, n in stored.items()}
+
+
+def _attacks(results: Results) -> str:
+    models = list(results.survivors.values())
+    if not models:
+        return "<p>No attack has been run on test yet.</p>"
+    names = sorted({key for record in models[0].attacks for key in record if key != "name"})
+    rows = [
+        [str(record.get("name", "?")), *[_setting(record.get(name)) for name in names]] for record in models[0].attacks
+    ]
+    pool = models[0].pool
+    note = [
+        ("transfer pool", f"{', '.join(pool.get('columns', [])) or 'empty'}; hash {pool.get('hash', 'not stored')}")
+    ]
+    norm = norm_text(models[0].norm)
+    table = plain_table("attack-settings", f"Attacks ({norm}), every hyper-parameter", ["attack", *names], rows)
+    return table + definition_list(note)
+
+
+def _setting(value: Any) -> str:
+    return "" if value is None else value_text(value)
+
+
+def _provenance(results: Results) -> list[tuple[str, str]]:
+    study = results.study
+    facts = [(key, str(study[key])) for key in ("command", "created", "engine", "seed", "identity") if key in study]
+    reference = study.get("reference_point")
+    if reference:
+        area = results.hypervolume()
+        measured = "not measured yet" if area is None or math.isnan(area) else f"{area:.5g}"
+        facts.append(("hypervolume", f"{measured} on val_front, above {tuple(reference)} (accuracy, adversarial)"))
+    stored = study.get("provenance") or {}
+    return facts + [(key, text) for key, text in _flat(stored) if not _is_private(key, text)]
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _is_private(key: str, text: str) -> bool:
+    return text.startswith(("/", "~")) or not _PRIVATE.isdisjoint(re.split(r"[ _]", key.lower()))

@@ -1,0 +1,207 @@
+"""Put the report together: one HTML file that needs no network, no server and, for its words and tables, no script."""
+
+import os
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from study.report import tables
+from study.report.drawing import front_svg
+from study.report.figures import plotly_script
+from study.report.methods import methods_section
+from study.report.payload import Chart, charts, payload_json
+from study.report.stats import epsilons, headline_epsilon
+from study.report.wording import (
+    INCOMPLETE,
+    epsilon_text,
+    finding,
+    headline_rule_text,
+    neighbours_text,
+    twins_text,
+)
+from study.results import Results, load
+
+
+def write_report(path: Path | str, results: Results | None = None) -> Path:
+    """Write report/index.html into a study's folder, at once or not at all.
+
+    Args:
+        path: The study's folder.
+        results: What to report; read from the folder where it is not given.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        EnvironmentFault: If the folder is not that of a study.
+    """
+    results = results or load(path)
+    return _write(Path(path) / "report" / "index.html", render(results))
+
+
+def write_front_svg(path: Path | str, results: Results | None = None) -> Path:
+    """Write report/front.svg, the picture for a README; drawn without a browser.
+
+    Args:
+        path: The study's folder.
+        results: What to draw; read from the folder where it is not given.
+
+    Returns:
+        The picture's path.
+    """
+    return _write(Path(path) / "report" / "front.svg", front_svg(results or load(path)))
+
+
+def render(results: Results) -> str:
+    """Give the whole page as text."""
+    drawn = charts(results)
+    name = str(results.study.get("name", results.path.name))
+    return Template(_asset("page.html")).substitute(
+        title=escape(name),
+        state=escape(results.state),
+        banner=_banner(results),
+        finding=_finding(results),
+        search=_search(results, drawn),
+        robustness=_robustness(results, drawn),
+        attacked=_attacked(results),
+        history=_history(drawn),
+        parameters=_parameters(drawn),
+        failures=_failures(results),
+        methods=methods_section(results),
+        svg=front_svg(results) if len(results.robustness) else "",
+        style=_asset("page.css"),
+        payload=payload_json(drawn),
+        plotly=plotly_script().replace("</script", "<\\/script"),
+        script=_asset("page.js"),
+    )
+
+
+def _finding(results: Results) -> str:
+    epsilon = headline_epsilon(results)
+    more = "" if epsilon is None else _paragraphs([twins_text(results, epsilon)])
+    return f'<p class="finding">{escape(finding(results))}</p>{more}'
+
+
+def _banner(results: Results) -> str:
+    lines = [INCOMPLETE[results.state]] if results.state in INCOMPLETE else []
+    if results.study.get("smoke"):
+        lines.append("SMOKE RUN: shrunk to show that everything works; its numbers mean nothing.")
+    short = [m.model for m in results.survivors.values() if m.shards < m.shards_expected]
+    if short:
+        lines.append(f"PARTIAL: not all shards of {', '.join(short)} have been attacked; their n is smaller.")
+    lines += [f"Left out: {problem}" for problem in results.problems]
+    return "".join(f'<p class="banner" role="status">{escape(line)}</p>' for line in lines)
+
+
+def _search(results: Results, drawn: dict[str, Chart]) -> str:
+    if "search" not in drawn:
+        return _missing("No trial has finished yet; the search plot needs one.")
+    words = (
+        f"{_counts_text(results)} Both axes are measured on val_search: the vertical one is the search's proxy, not "
+        "robust accuracy. Bars on the front are Wilson 95 % intervals; points whose bars overlap widely may change "
+        "places on other images."
+    )
+    return _figure(drawn["search"], words) + _details("The finished trials as a table", tables.trials_table(results))
+
+
+def _counts_text(results: Results) -> str:
+    counts = results.summary()["trials"]
+    planned = ((results.study.get("space") or {}).get("budget") or {}).get("trials")
+    unfinished = int((results.trials["state"] == "UNFINISHED").sum())
+    of = f" of {planned} planned" if planned else ""
+    left = f", {unfinished} left unfinished" if unfinished else ""
+    return (
+        f"{counts['complete']} trials complete{of}, {counts['pruned']} pruned, {counts['failed']} failed, "
+        f"{counts['running']} running{left}."
+    )
+
+
+def _robustness(results: Results, drawn: dict[str, Chart]) -> str:
+    if "robustness" not in drawn:
+        return _missing("No model has been attacked on test yet; the robustness stage comes after search and front.")
+    chart, at = drawn["robustness"], epsilons(results)
+    words = (
+        "Both axes are measured on test, bars are Wilson 95 % intervals. Robust accuracy is the worst case over the "
+        f"attacks that were run, so each point is an upper bound. {headline_rule_text(results)}"
+    )
+    parts = [_figure(chart, words)]
+    for place, epsilon in enumerate(at):
+        said = _paragraphs([neighbours_text(results, epsilon), twins_text(results, epsilon)])
+        parts.append(f'<div data-variant="robustness-{place}">{said}{tables.neighbours_table(results, epsilon)}</div>')
+    return "".join(parts)
+
+
+def _attacked(results: Results) -> str:
+    if not len(results.robustness):
+        return _missing("No model has been attacked on test yet.")
+    listed = ", ".join(epsilon_text(e) for e in epsilons(results))
+    intro = f"Epsilons: {listed}. Small print: counts, then the ends of the 95 % interval in per cent."
+    parts = [tables.attacked_table(results), tables.gains_table(results), tables.attacks_table(results)]
+    return _paragraphs([intro]) + "".join(parts)
+
+
+def _history(drawn: dict[str, Chart]) -> str:
+    if "history" not in drawn:
+        return _missing("No learning curve has been stored yet.")
+    return _figure(
+        drawn["history"], "The search front in colour, the other trials grey. Results are of the last update."
+    )
+
+
+def _parameters(drawn: dict[str, Chart]) -> str:
+    if "parameters" not in drawn:
+        return _missing("No trial has finished yet; these panels need some.")
+    words = (
+        "Traces of an adaptive search: they show where the sampler looked, not the effect of a parameter. A panel "
+        "holds only the trials in which its parameter was active."
+    )
+    return _figure(drawn["parameters"], words)
+
+
+def _failures(results: Results) -> str:
+    ended = results.trials["state"].isin(["FAIL", "PRUNED"]).any()
+    return tables.failures_table(results) if ended else "<p>No trial has failed or been pruned.</p>"
+
+
+def _figure(chart: Chart, caption: str) -> str:
+    name = escape(chart.name, quote=True)
+    return (
+        f'{_choice(chart)}<figure><div class="plot" id="plot-{name}" data-figure="{name}" role="img" '
+        f'aria-label="{escape(chart.alt, quote=True)}"></div><figcaption>{escape(caption)}</figcaption></figure>'
+    )
+
+
+def _choice(chart: Chart) -> str:
+    if len(chart.variants) < 2:
+        return ""
+    buttons = "".join(
+        f'<label><input type="radio" name="{chart.name}" value="{place}"{" checked" if place == 0 else ""}> '
+        f"{escape(label)}</label>"
+        for place, (label, _) in enumerate(chart.variants)
+    )
+    return f'<fieldset class="choice"><legend>{escape(chart.choice)}</legend>{buttons}</fieldset>'
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def _paragraphs(texts: Sequence[str]) -> str:
+    return "".join(f"<p>{escape(text)}</p>" for text in texts)
+
+
+def _missing(sentence: str) -> str:
+    return f'<p class="missing">{escape(sentence)}</p>'
+
+
+def _asset(name: str) -> str:
+    return files("study.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _write(target: Path, text: str) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    return beside.replace(target)

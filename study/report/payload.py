@@ -1,0 +1,73 @@
+"""What the page's script needs, as JSON that cannot leave its script element."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from study.report import figures
+from study.report.palette import DARK
+from study.report.stats import epsilons
+from study.report.wording import epsilon_text
+from study.results import Results
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A place for a figure, with the variants a reader may choose from."""
+
+    name: str
+    choice: str
+    """What is chosen, e.g. epsilon; empty with one variant."""
+    variants: tuple[tuple[str, dict[str, Any]], ...]
+    """Label and figure of each."""
+    alt: str
+    """One sentence for those who do not see it."""
+
+
+def charts(results: Results) -> dict[str, Chart]:
+    """Draw every chart that the results allow, by name."""
+    complete = int((results.trials["state"] == "COMPLETE").sum())
+    drawn = []
+    if complete:
+        figure = figures.as_payload(figures.search_figure(results))
+        alt = f"Accuracy against adversarial_accuracy on val_search for {complete} finished trials."
+        drawn.append(Chart("search", "", (("", figure),), alt))
+        drawn.append(_parameter_chart(results, complete))
+    if len(results.robustness):
+        drawn.append(_robustness_chart(results))
+    if len(results.history):
+        drawn.append(_history_chart(results))
+    return {chart.name: chart for chart in drawn}
+
+
+def payload_json(drawn: dict[str, Chart]) -> str:
+    """Write the charts as JSON in which no text can close the script element."""
+    figures_of = {name: [figure for _, figure in chart.variants] for name, chart in drawn.items()}
+    text = json.dumps({"figures": figures_of, "config": figures.CONFIG, "dark": DARK}, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _robustness_chart(results: Results) -> Chart:
+    at = epsilons(results)
+    variants = tuple((epsilon_text(e), figures.as_payload(figures.robustness_figure(results, e))) for e in at)
+    models = results.robustness["model"].nunique()
+    alt = f"Accuracy against robust accuracy on test for {models} attacked models, with intervals; twins are joined."
+    return Chart("robustness", "epsilon", variants, alt)
+
+
+def _history_chart(results: Results) -> Chart:
+    titles = {"accuracy": "accuracy (val_search)", "train_accuracy": "training accuracy", "loss": "training loss"}
+    usable = {column: title for column, title in titles.items() if results.history[column].notna().any()}
+    variants = tuple(
+        (title, figures.as_payload(figures.history_figure(results, column, title))) for column, title in usable.items()
+    )
+    alt = "Learning curves of all trials over epochs; the search front in colour."
+    return Chart("history", "curve", variants, alt)
+
+
+def _parameter_chart(results: Results, complete: int) -> Chart:
+    variants = tuple(
+        (objective, figures.as_payload(figures.parameter_figure(results, objective)))
+        for objective in ("accuracy", "adversarial_accuracy")
+    )
+    return Chart("parameters", "objective", variants, f"Both objectives over each parameter for {complete} trials.")

@@ -1,0 +1,212 @@
+"""How the report says its numbers: units, intervals, sentences. No rate is printed without its n.
+
+Every text here is plain; escaping for HTML is the page's business.
+"""
+
+import textwrap
+from fractions import Fraction
+from typing import Any
+
+from study.report.stats import (
+    Comparison,
+    Mark,
+    Rate,
+    TwinGain,
+    headline,
+    headline_epsilon,
+    is_undistilled,
+    neighbours,
+    teacher_clean,
+    twin_gains,
+)
+from study.results import Results
+from study.survivors import Survivors
+
+PERCENT = "\u00a0%"
+MINUS = "\u2212"
+INCOMPLETE = {
+    "running": "INCOMPLETE: the study is still running; this page shows what was on disk when it was written.",
+    "interrupted": "INCOMPLETE: the study was interrupted; the same launch command continues it.",
+}
+
+
+def epsilon_text(epsilon: float) -> str:
+    """Write an epsilon as people do: 0.1, 1/16, 8/255."""
+    decimal = f"{epsilon:g}"
+    if len(decimal) <= 4:
+        return decimal
+    for denominator in (16, 32, 64, 128, 255, 510, 1020):
+        numerator = epsilon * denominator
+        if abs(numerator - round(numerator)) < 1e-9 * denominator and round(numerator):
+            unreduced = f"{round(numerator)}/{denominator}"
+            return unreduced if denominator == 255 else str(Fraction(round(numerator), denominator))
+    return decimal
+
+
+def norm_text(norm: str) -> str:
+    """Write a norm's name."""
+    return {"linf": "L-inf", "l2": "L2"}.get(norm, norm)
+
+
+def rate_text(rate: Rate) -> str:
+    """Write a rate with its counts."""
+    return f"{100 * rate.value:.1f}{PERCENT} ({rate.k} of {rate.n})" if rate.n else "unknown (0 images)"
+
+
+def interval_text(rate: Rate) -> str:
+    """Write the ends of a rate's interval in per cent."""
+    low, high = rate.interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def points_text(difference: float) -> str:
+    """Write a difference of rates in points of a per cent, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", MINUS)
+
+
+def value_text(value: Any) -> str:
+    """Write a parameter's value: floats with four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def params_text(params: dict[str, Any], separator: str = ", ") -> str:
+    """Write a sampled point."""
+    return separator.join(f"{name} {value_text(value)}" for name, value in params.items())
+
+
+def configuration_lines(results: Results, trial: int) -> list[str]:
+    """Write the whole configuration of a trial: the sampled point first, then the rest of its settings by section."""
+    point = results.params(trial)
+    lines = [f"{name} {value_text(value)}" for name, value in point.items()]
+    for section, entries in results.settings(trial).items():
+        rest = {k: v for k, v in entries.items() if k not in point} if isinstance(entries, dict) else None
+        text = f"{section} {value_text(entries)}" if rest is None else f"{section}: {params_text(rest)}" if rest else ""
+        lines += textwrap.wrap(text, 56, subsequent_indent="   ")
+    return lines
+
+
+def model_text(model: Survivors | Mark) -> str:
+    """Name a model as the page does."""
+    return model.kind if model.trial is None else f"{model.kind} {model.trial}"
+
+
+def difference_text(comparison: Comparison) -> str:
+    """Write a paired difference, its interval and its test."""
+    d = comparison.difference
+    ends = f"{points_text(d.low)} to {points_text(d.high)}"
+    return f"{points_text(d.difference)} points (paired 95 % {ends}; McNemar {p_text(comparison.test.p_value)})"
+
+
+def finding(results: Results) -> str:
+    """Say what was found, in the first sentence of the page; honest about what is missing."""
+    epsilon = headline_epsilon(results)
+    if epsilon is not None:
+        best = headline(results, epsilon)
+        return _robust_finding(results, epsilon, best) if best else _nobody_headlined(results)
+    if len(results.front):
+        return _front_finding(results)
+    complete = int((results.trials["state"] == "COMPLETE").sum())
+    if complete:
+        on_front = int(results.trials["on_front"].sum())
+        return (
+            f"The search has finished {_count(complete, 'trial')}, {on_front} of them on its front; nothing has been "
+            "measured on val_front or attacked on test yet, so nothing can be said about robustness."
+        )
+    return "No trial has finished yet, so there is nothing to report."
+
+
+def neighbours_text(results: Results, epsilon: float) -> str:
+    """Say whether neighbouring points of the test front can be told apart at this n."""
+    found = neighbours(results, epsilon)
+    at = f"At epsilon {epsilon_text(epsilon)}"
+    if not found:
+        return f"{at} fewer than two attacked students are on the test front: there are no neighbours to compare."
+    robust = [c for c in found if c.measure == "robust"]
+    clean = [c for c in found if c.measure == "clean"]
+    told = [sum(c.clear for c in family) for family in (robust, clean)]
+    n, detectable = robust[0].difference.n, max(c.detectable for c in robust)
+    return (
+        f"{at}, {told[0]} of {len(robust)} neighbouring pairs on the test front are distinguishable by robust accuracy "
+        f"and {told[1]} of {len(clean)} by clean accuracy (exact McNemar test on the same {n} images, Holm-adjusted "
+        f"over {len(found)} tests). The smallest difference in robust accuracy that this n would find four times in "
+        f"five is {100 * detectable:.1f} points for the pair that disagrees most. Where neighbours are not "
+        "distinguishable, their order on the front may be chance."
+    )
+
+
+def twins_text(results: Results, epsilon: float) -> str:
+    """Say what distillation changed, over all students with a twin."""
+    gains = twin_gains(results, epsilon)
+    at = f"At epsilon {epsilon_text(epsilon)}"
+    if not gains:
+        return f"{at} no attacked student has an attacked twin, so the effect of distillation cannot be told."
+    better = sum(g.robust.clear and g.robust.difference.difference > 0 for g in gains)
+    worse = sum(g.robust.clear and g.robust.difference.difference < 0 for g in gains)
+    detectable = max(g.robust.detectable for g in gains)
+    paired_up = f"{_count(len(gains), 'student')} with a twin (same network and training, alpha = 0)"
+    return (
+        f"{at}, of {paired_up}, {better} are clearly more robust than it, {worse} clearly less, and "
+        f"{len(gains) - better - worse} cannot be told apart (exact McNemar, Holm-adjusted; n = {gains[0].robust.difference.n}, smallest detectable difference up to "
+        f"{100 * detectable:.1f} points)."
+    )
+
+
+def headline_rule_text(results: Results) -> str:
+    """Say which students are drawn without being headlined."""
+    teacher = teacher_clean(results)
+    if teacher is None:
+        return "No teacher was attacked, so no student is ruled out of the headline."
+    return (
+        f"Students more than 10 points below the teacher's clean accuracy of {rate_text(teacher)} are drawn hollow and "
+        "not headlined: an inaccurate network is easily robust."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _robust_finding(results: Results, epsilon: float, best: Mark) -> str:
+    attacked = sum(model.kind == "student" for model in results.survivors.values())
+    what = f"Of {_count(attacked, 'attacked student')}, {model_text(best)} keeps the highest robust accuracy"
+    numbers = (
+        f"{rate_text(best.robust)} of the test images at epsilon {epsilon_text(epsilon)} (95 % interval "
+        f"{interval_text(best.robust)}{PERCENT}), with {rate_text(best.clean)} clean accuracy"
+    )
+    gain = next((g for g in twin_gains(results, epsilon) if g.trial == best.trial), None)
+    return f"{what}: {numbers}; {_gain_clause(gain, is_undistilled(results, best.trial))}."
+
+
+def _gain_clause(gain: TwinGain | None, undistilled: bool) -> str:
+    if undistilled:
+        return "it was trained without distillation (alpha 0)"
+    if gain is None:
+        return "it has no attacked twin, so this says nothing about distillation"
+    if gain.robust.clear:
+        verdict = "a clear difference"
+    else:
+        size = 100 * gain.robust.detectable
+        verdict = f"not distinguishable from none at n = {gain.robust.difference.n} (detectable: {size:.1f} points)"
+    return f"against its undistilled twin that is {difference_text(gain.robust)}, {verdict}"
+
+
+def _nobody_headlined(results: Results) -> str:
+    if not any(model.kind == "student" for model in results.survivors.values()):
+        return "No student has been attacked on test yet, so nothing can be said about the robustness of students."
+    return "Every attacked student is more than 10 points below its teacher's clean accuracy; none is worth a headline."
+
+
+def _front_finding(results: Results) -> str:
+    area = results.hypervolume() or 0.0
+    size = int(results.front["on_front"].sum())
+    return (
+        f"{_count(len(results.front), 'candidate')} measured on val_front, {size} of them on the front there (hypervolume "
+        f"{area:.4f}); none has been attacked on test yet, so there is no robust accuracy to report."
+    )

@@ -1,0 +1,1 @@
+"""The search space: YAML in, one checked and frozen object out."""

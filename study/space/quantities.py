@@ -1,0 +1,221 @@
+"""The kinds of values a key can take: numbers with bounds, names, truth values, text, lists of numbers.
+
+Each kind is a callable that returns the value in its one canonical form (so that 1/16, 0.0625 and 6.25e-2 are equal)
+or raises `RefusedError` with a sentence that continues "`section.key` ...". pydantic runs them inside the sections;
+ranges and choices run them directly.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import final
+
+from study.space.problems import closest
+from study.space.tree import MAX_DIGITS, resolve
+
+NOT_AVAILABLE = "is not available in this version"
+
+_FRACTION = re.compile(r"\s*[-+]?[0-9]+\s*/\s*[0-9]+\s*")
+
+
+@final
+class RefusedError(ValueError):
+    """A value breaks its key's rule; carries what was probably meant."""
+
+    def __init__(self, message: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+
+
+def got(value: object) -> str:
+    """Describe a value with the type YAML gave it, e.g. `'no' (text)`."""
+    match value:
+        case None:
+            return "nothing (null)"
+        case bool():
+            return f"{str(value).lower()} (a truth value)"
+        case str():
+            return f"{value[:60]!r} (text)"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return repr(value)
+
+
+def number(value: object) -> float | int:
+    """Return a finite number; fractions `N/M` are divided exactly.
+
+    Raises:
+        RefusedError: If it is no number, not finite, or a fraction over zero.
+    """
+    if isinstance(value, str) and len(value) <= MAX_DIGITS and _FRACTION.fullmatch(value):
+        upper, lower = value.split("/")
+        if int(lower) == 0:
+            raise RefusedError(f"must be a number, but got {value!r}, which divides by zero.")
+        value = float(Fraction(int(upper), int(lower)))
+    if isinstance(value, str):
+        quoted = isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool)
+        raise RefusedError(f"must be a number, but got {got(value)}{'; remove the quotes' if quoted else ''}.")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RefusedError(f"must be a number, but got {got(value)}.")
+    if not math.isfinite(value):
+        raise RefusedError(f"must be a finite number, but got {value}.")
+    return value
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A finite number within bounds, or one of a few words."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+    """Whether `low` itself is excluded."""
+    below_high: bool = False
+    """Whether `high` itself is excluded."""
+    whole: bool = False
+    whole_above: float = math.inf
+    """Beyond this only whole numbers make sense (a fraction of one GPU, but not of two)."""
+    words: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    """Words that a later version will understand."""
+    nullable: bool = False
+
+    def __call__(self, value: object) -> float | int | str | None:
+        """Return the canonical value or raise `RefusedError`."""
+        if value is None and self.nullable:
+            return None
+        if isinstance(value, str) and value in self.words:
+            return value
+        if isinstance(value, str) and value in self.later:
+            raise RefusedError(f"{value!r} {NOT_AVAILABLE}; give {self.described}.")
+        try:
+            parsed = number(value)
+        except RefusedError as refused:
+            if not self.words:
+                raise
+            word = closest(value, self.words) if isinstance(value, str) else None
+            raise RefusedError(f"must be {self.described}, but got {got(value)}.", word) from refused
+        return self._bounded(parsed, value)
+
+    def _bounded(self, parsed: float | int, written: object) -> float | int:
+        too_low = parsed < self.low or (self.above_low and parsed == self.low)
+        too_high = parsed > self.high or (self.below_high and parsed == self.high)
+        integral = parsed == math.floor(parsed)
+        broken = (self.whole or parsed > self.whole_above) and not integral
+        if too_low or too_high or broken:
+            raise RefusedError(f"must be {self.described}, but got {written}.")
+        if self.whole:
+            return int(parsed)
+        return float(parsed) + 0.0  # -0.0 becomes 0.0, so that one value has one spelling
+
+    @property
+    def described(self) -> str:
+        """The rule in words, e.g. `a whole number >= 1 or 'auto'`."""
+        bounds = []
+        if math.isfinite(self.low):
+            bounds.append(f"{'>' if self.above_low else '>='} {self.low:g}")
+        if math.isfinite(self.high):
+            bounds.append(f"{'<' if self.below_high else '<='} {self.high:g}")
+        if math.isfinite(self.whole_above):
+            bounds.append(f"whole above {self.whole_above:g}")
+        kind = f"a {'whole ' if self.whole else ''}number {' and '.join(bounds)}".rstrip()
+        nothing = ["null"] if self.nullable else []
+        return " or ".join([kind, *map(repr, self.words), *nothing])
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Name:
+    """One of the names this version knows."""
+
+    names: tuple[str, ...]
+    later: tuple[str, ...] = ()
+    """Names that a later version will know."""
+
+    def __call__(self, value: object) -> str:
+        """Return the name or raise `RefusedError`."""
+        if isinstance(value, str) and value in self.names:
+            return value
+        if isinstance(value, str) and value in self.later:
+            raise RefusedError(f"{value!r} {NOT_AVAILABLE}; choose {self.described}.")
+        word = value if isinstance(value, str) else str(value).lower()
+        raise RefusedError(f"must be {self.described}, but got {got(value)}.", closest(word, self.names))
+
+    @property
+    def described(self) -> str:
+        """The names in words."""
+        return ("one of " if len(self.names) > 1 else "") + ", ".join(self.names)
+
+
+@final
+@dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def __call__(self, value: object) -> bool:
+        """Return the truth value or raise `RefusedError`."""
+        if isinstance(value, bool):
+            return value
+        meant = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+        word = value.lower() if isinstance(value, str) else ""
+        suggestion = meant.get(word) or closest(word, ("true", "false"))
+        raise RefusedError(f"must be true or false, but got {got(value)}.", suggestion)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Words that are not empty, of a pattern where one is given."""
+
+    pattern: str = r"(?s).+"
+    rule: str = "text"
+    nullable: bool = False
+
+    def __call__(self, value: object) -> str | None:
+        """Return the text or raise `RefusedError`."""
+        if value is None and self.nullable:
+            return None
+        if not isinstance(value, str):
+            raise RefusedError(f"must be {self.rule}, but got {got(value)}; put quotes around it if text is meant.")
+        if not re.fullmatch(self.pattern, value):
+            raise RefusedError(f"must be {self.rule}, but got {value[:60]!r}.")
+        return value
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A list of different numbers, kept in ascending order."""
+
+    each: Number
+
+    def __call__(self, value: object) -> tuple[float, ...]:
+        """Return the numbers or raise `RefusedError`."""
+        if isinstance(value, str) and value in self.each.later:
+            self.each(value)
+        if not isinstance(value, list) or not value:
+            what = "[]" if value == [] else got(value)
+            raise RefusedError(f"must be a list of numbers such as [1/16, 0.1], but got {what}.")
+        parsed = [item for item in map(self.each, value) if isinstance(item, int | float)]
+        if len(set(parsed)) < len(parsed):
+            raise RefusedError(f"must be different numbers, but {first_double(parsed)} stands there twice.")
+        return tuple(sorted(parsed))
+
+
+Quantity = Number | Name | Flag | Text | Numbers
+
+
+def first_double(values: Iterable[object]) -> object | None:
+    """Return the first value that stood before, or None where all differ."""
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None

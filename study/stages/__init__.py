@@ -1,0 +1,1 @@
+"""What a study does, in which order."""

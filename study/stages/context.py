@@ -1,0 +1,90 @@
+"""What every stage shares: the space, the ledger, facts about the data, and who is told of progress."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from study.engine.job import Job
+from study.errors import StudyFailed
+from study.ledger import Ledger
+from study.space.settings import Space
+
+
+class Observer(Protocol):
+    """Is told what happens; see `study.progress`."""
+
+    def stage(self, name: str, total: int, done: int) -> None:
+        """Note that a stage begins, with its number of jobs and how many an earlier launch settled."""
+        ...
+
+    def started(self, job: Job) -> None:
+        """Note that a job was handed out."""
+        ...
+
+    def settled(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        """Note that a job has an outcome."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Pass on a sentence."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What the stages need to know of the data; found out once, at launch."""
+
+    classes: int
+    split_hash: str
+    sizes: Mapping[str, int]
+    """Images in each split."""
+    views: int
+    """Different views that augmentation can draw."""
+
+
+@final
+@dataclass(frozen=True)
+class Context:
+    """One study on its way."""
+
+    space: Space
+    ledger: Ledger
+    facts: Facts
+    observer: Observer
+    smoke: bool = False
+
+    def job(self, key: str, kind: str, **payload: Any) -> Job:
+        """Build a job; every payload names the data and the threads a worker may use."""
+        data = self.space.data
+        common = {
+            "data": {
+                "name": data.name,
+                "root": str(Path(data.root).expanduser().resolve()),
+                "image_size": data.image_size,
+                "shuffle": data.shuffle,
+            },
+            "threads": self.space.resources.cpus,
+        }
+        return Job(study=str(self.ledger.root.resolve()), key=key, kind=kind, payload={**payload, **common})
+
+    def metrics(self, key: str) -> dict[str, Any]:
+        """Return the metrics of a job that must be complete.
+
+        Raises:
+            StudyFailed: If the study cannot go on without this job and it failed.
+        """
+        outcome = self.ledger.outcome(key)
+        if outcome is None or outcome["state"] != "COMPLETE":
+            reason = "it has no outcome" if outcome is None else outcome["reason"]
+            raise StudyFailed(
+                f"{key} must succeed before the study can go on, but {reason}. "
+                f"See {self.ledger.folder(key) / 'log.txt'}, mend the cause and give the same command again."
+            )
+        return outcome["metrics"]
+
+    def is_complete(self, key: str) -> bool:
+        """Tell whether a job ended well."""
+        outcome = self.ledger.outcome(key)
+        return outcome is not None and outcome["state"] == "COMPLETE"

@@ -1,0 +1,165 @@
+"""Third stage: what may belong to the front is measured again, on val_front, with the real attacks (S18)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nodekd.streams import seed_of
+from study.durable import read_json, replace_json
+from study.errors import StudyFailed
+from study.fronts import near_front, next_after_front, non_dominated
+from study.stages.batch import Batch, Planned
+from study.stages.context import Context
+from study.stages.pipeline import Stage
+from study.stages.search import trial_number
+from study.stages.teachers import teacher_names
+from study.statistics import standard_error
+
+SPLIT = "val_front"
+NEAR = 2.0
+"""Standard errors within which a trial may still belong to the search front."""
+FILL_UP_WITHIN = 1.0
+"""Standard errors within which dominated students fill up a short front."""
+FEWEST_STUDENTS = 3
+SELECTION = "front/selection.json"
+RULE = (
+    f"trials within {NEAR:g} standard errors of the search front are attacked on val_front "
+    "(APGD-CE, APGD-T, transfer); "
+    f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
+    f"{FILL_UP_WITHIN:g} standard error"
+)
+
+
+def stages(context: Context) -> Iterator[Stage]:
+    """Measure the candidates on val_front, then write down which students are attacked on test."""
+    names = teacher_names(context)
+    yield Batch(context, "teachers on val_front", [_teacher_job(context, name, key) for name, key in names.items()])
+    for name in names:
+        context.metrics(pool_key(name))
+    yield Batch(context, "front", [_candidate_job(context, key) for key in candidates(context)])
+    write_selection(context)
+
+
+def pool_key(name: str) -> str:
+    """Return the job that attacked a teacher on val_front."""
+    return f"pools/{SPLIT}/{name}"
+
+
+def candidates(context: Context) -> list[str]:
+    """Return the completed trials within two standard errors of the search front.
+
+    Raises:
+        StudyFailed: If no trial completed.
+    """
+    trials = [key for key in context.ledger.keys("trials") if context.is_complete(key)]
+    if not trials:
+        raise StudyFailed(
+            f"At least one trial must complete, but of {len(context.ledger.keys('trials'))} none did. "
+            f"See the reasons with: python -m study.show {context.ledger.root}"
+        )
+    points, errors = [], []
+    for key in trials:
+        outcome = context.ledger.outcome(key) or {}
+        values, metrics = outcome["values"], outcome["metrics"]
+        point = [values["accuracy"], values["adversarial_accuracy"]]
+        points.append(point)
+        errors.append(standard_error(point, [metrics["n"], metrics["n_adversarial"]]))
+    near = near_front(points, np.array(errors), NEAR)
+    return [key for key, is_near in zip(trials, near, strict=True) if is_near]
+
+
+def candidate_key(trial: str) -> str:
+    """Return the job that measures a trial on val_front."""
+    return f"front/{trial.rpartition('/')[2]}"
+
+
+def write_selection(context: Context) -> None:
+    """Choose the students for test by what val_front shows; a choice once made stays while its candidates do."""
+    measured = [key for key in candidates(context) if context.is_complete(candidate_key(key))]
+    points, errors = [], []
+    for key in measured:
+        metrics = context.metrics(candidate_key(key))
+        point = [metrics["accuracy"], metrics["robust"][0]["robust_accuracy"]]
+        points.append(point)
+        errors.append(standard_error(point, [metrics["n"], metrics["n"]]))
+    numbers = [trial_number(key) for key in measured]
+    front = np.flatnonzero(non_dominated(points))
+    extra = next_after_front(points, np.array(errors), FEWEST_STUDENTS, FILL_UP_WITHIN)
+    # Most accurate first; where the front is larger than the limit, evenly along it, both ends kept.
+    ordered = sorted(front.tolist(), key=lambda i: (-points[i][0], numbers[i]))
+    chosen = _thin(ordered, context.space.robustness.max_students) + extra.tolist()
+    replace_json(
+        context.ledger.root / SELECTION,
+        {
+            "schema": 1,
+            "rule": RULE,
+            "candidates": numbers,
+            "front": sorted(numbers[i] for i in front),
+            "attacked": sorted(numbers[i] for i in chosen[: context.space.robustness.max_students]),
+        },
+    )
+    if not chosen:
+        raise StudyFailed(
+            f"At least one candidate must be measured on {SPLIT}, but all failed; see {context.ledger.root}/front."
+        )
+
+
+def selected(context: Context) -> list[int]:
+    """Return the numbers of the students that are attacked on test."""
+    selection = read_json(context.ledger.root / SELECTION)
+    assert selection is not None, "the front stage wrote its selection"
+    return list(selection["attacked"])
+
+
+def _thin(ordered: list[int], most: int) -> list[int]:
+    if len(ordered) <= most:
+        return ordered
+    return [ordered[i] for i in np.linspace(0, len(ordered) - 1, most).round().astype(int)]
+
+
+def attack_settings(context: Context, **particulars: Any) -> dict[str, Any]:
+    """Return the payload of an attack that keeps no images, with one seed for all networks of the study."""
+    return {
+        "norm": context.space.robustness.norm,
+        "pool": {},
+        "shard": 0,
+        "shards": 1,
+        "images": "all",
+        "keep_images": False,
+        "seed": seed_of(context.space.study.seed, "robustness"),
+        **particulars,
+    }
+
+
+def planned_attack(context: Context, key: str, settings: dict[str, Any]) -> Planned:
+    """Plan an attack; its config is its settings."""
+    return Planned(context.job(key, "attack", **settings), {"settings": settings})
+
+
+def _front_attack(context: Context, network: str, **particulars: Any) -> dict[str, Any]:
+    search = context.space.search
+    return attack_settings(
+        context,
+        network=network,
+        split=SPLIT,
+        images=16 if context.smoke else "all",
+        norm=search.norm,
+        epsilons=[search.epsilon],
+        attacks="front",
+        **particulars,
+    )
+
+
+def _teacher_job(context: Context, name: str, teacher: str) -> Planned:
+    identity = {"model": name, "kind": "teacher", "trial": None}
+    settings = _front_attack(context, teacher, keep_images=True, identity=identity)
+    return planned_attack(context, pool_key(name), settings)
+
+
+def _candidate_job(context: Context, trial: str) -> Planned:
+    number = trial_number(trial)
+    identity = {"model": f"student-{number:06d}", "kind": "student", "trial": number}
+    pool = {f"transfer-{name}": pool_key(name) for name in teacher_names(context)}
+    settings = _front_attack(context, trial, pool=pool, identity=identity)
+    return planned_attack(context, candidate_key(trial), settings)

@@ -1,0 +1,145 @@
+"""Second stage: Optuna proposes points, workers train and measure them, the files are the truth."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, final
+
+from study.engine.job import Job
+from study.sampling import StudyView
+from study.stages.batch import is_crash, settle
+from study.stages.context import Context
+from study.stages.pipeline import Stage
+from study.stages.teachers import search_attacks, search_pool, teacher_keys
+
+OUTLIVED_S = 90.0
+"""How long to wait for workers that outlived the driver before their trials are run again."""
+
+
+def stages(context: Context) -> Iterator[Stage]:
+    """Run trials until the budget is spent, the grid is used up, or too many have crashed."""
+    yield Search(context)
+
+
+def trial_key(number: int) -> str:
+    """Return the job key of a trial."""
+    return f"trials/{number:06d}"
+
+
+def trial_number(key: str) -> int:
+    """Return the number in a trial's job key."""
+    return int(key.rpartition("/")[2])
+
+
+@final
+class Search:
+    """Asks for a point when a worker is free, and tells Optuna what the ledger says when it ends."""
+
+    name = "search"
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        ledger = context.ledger
+        self._view = StudyView(context.space, context.facts.classes, ledger.root / "optuna.db")
+        wait_for_survivors(context)
+        records = [self._record(key) for key in ledger.keys("trials") if ledger.config(key) is not None]
+        for number, params in self._view.reconcile(records):
+            self._write_config(number, params)
+        self._resumed = deque(key for key in ledger.keys("trials") if ledger.outcome(key) is None)
+        self._asked = len(ledger.keys("trials"))
+        self._settled_keys = {key for key in ledger.keys("trials") if ledger.outcome(key) is not None}
+        self._crashes = sum(is_crash(ledger.outcome(key) or {"state": ""}) for key in self._settled_keys)
+        self._exhausted = False
+        self._in_flight: set[str] = set()
+        self._pool = search_pool(context)
+        context.observer.stage(self.name, context.space.budget.trials, len(self._settled_keys))
+
+    def next(self) -> Job | None:
+        """Return a trial that was interrupted, or a new one, or None while nothing is to be started."""
+        if self._resumed:
+            return self._hand_out(self._resumed.popleft())
+        if self._stopped:
+            return None
+        asked = self._view.ask()
+        if asked is None:
+            self._exhausted = True
+            return None
+        number, params = asked
+        self._write_config(number, params)
+        self._asked += 1
+        self._context.ledger.event("asked", number=number, params=params)
+        return self._hand_out(trial_key(number))
+
+    def settled(self, job: Job, error: str | None) -> None:
+        """Tell Optuna the outcome that stands in the ledger."""
+        self._in_flight.discard(job.key)
+        outcome = settle(self._context, job, error)
+        if outcome is None:
+            self._resumed.append(job.key)
+            return
+        self._crashes += is_crash(outcome)
+        self._view.tell(trial_number(job.key), outcome)
+        self._context.ledger.event("settled", key=job.key, state=outcome["state"], reason=outcome["reason"])
+        self._context.observer.settled(job, outcome)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no trial is left to start or to wait for."""
+        return not self._resumed and not self._in_flight and self._stopped
+
+    @property
+    def _stopped(self) -> bool:
+        budget = self._context.space.budget
+        return self._exhausted or self._asked >= budget.trials or self._crashes > budget.max_failed_trials
+
+    def _hand_out(self, key: str) -> Job:
+        job = trial_job(self._context, key, self._pool)
+        self._in_flight.add(key)
+        self._context.observer.started(job)
+        return job
+
+    def _write_config(self, number: int, params: dict[str, Any]) -> None:
+        settings = self._context.space.settings(params)
+        config = {
+            "schema": 1,
+            "kind": "student",
+            "number": number,
+            "params": params,
+            "settings": settings,
+            "seed": settings["seed"],
+            "teacher": teacher_of(self._context, settings),
+            "seen": self._view.told,
+        }
+        self._context.ledger.write_config(trial_key(number), config)
+
+    def _record(self, key: str) -> tuple[int, dict[str, Any], dict[str, Any] | None]:
+        config = self._context.ledger.config(key)
+        assert config is not None, f"{key} has a config"
+        return config["number"], config["params"], self._context.ledger.outcome(key)
+
+
+def teacher_of(context: Context, settings: dict[str, Any]) -> str | None:
+    """Return the job key of the teacher that a student learns from."""
+    if settings["distill"].get("method") == "none":
+        return None
+    return teacher_keys(context)[settings.get("teacher", 0)]
+
+
+def trial_job(context: Context, key: str, pool: dict[str, str]) -> Job:
+    """Build the job of a trial from its config on disk."""
+    config = context.ledger.config(key)
+    assert config is not None, f"{key} has a config"
+    search = search_attacks(context, pool=pool, keep_images=False)
+    return context.job(key, "student", settings=config["settings"], teacher=config["teacher"], search=search)
+
+
+def wait_for_survivors(context: Context) -> None:
+    """Give workers that outlived a killed driver the time to commit, so that no trial is run twice."""
+    ledger = context.ledger
+    deadline = time.monotonic() + OUTLIVED_S
+    while time.monotonic() < deadline:
+        alive = [key for key in ledger.keys("trials") if ledger.outcome(key) is None and ledger.lease_is_fresh(key)]
+        if not alive:
+            return
+        context.observer.note(f"waiting for workers of an earlier launch: {', '.join(alive)}")
+        time.sleep(2.0)

@@ -1,0 +1,220 @@
+"""First stage: teachers (trained once and shared by later studies), the undistilled anchor, and the search's pool."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nodekd.streams import seed_of
+from study.errors import EnvironmentFault
+from study.points import Parameter, walk
+from study.space.settings import Space
+from study.stages.batch import Batch, Planned
+from study.stages.context import Context
+from study.stages.pipeline import Stage
+
+CACHE = ".teachers"
+"""Folder beside the studies in which teachers are kept for later ones."""
+
+RECIPE = 1
+"""Raised when teachers would come out differently from the same settings."""
+
+ANCHOR = "baselines/anchor"
+CLASSICAL = "baselines/classical"
+SEARCH_SPLIT = "val_search"
+
+
+def stages(context: Context) -> Iterator[Stage]:
+    """Train what is missing, then make the stored adversarial images of the search (S16)."""
+    keys = teacher_keys(context)
+    for key in keys:
+        take_from_cache(context, key)
+    yield Batch(context, "teachers", [*_teacher_jobs(context), _anchor_job(context), _classical_job(context)])
+    for key in keys:
+        context.metrics(key)
+        give_to_cache(context, key)
+    yield Batch(context, "search pool", _pool_jobs(context))
+
+
+def teacher_keys(context: Context) -> list[str]:
+    """Return the job keys of the study's teachers, in the order of the space."""
+    return [f"teachers/{_identity(context, settings)}" for settings in teacher_settings(context)]
+
+
+def teacher_settings(context: Context) -> list[dict[str, Any]]:
+    """Return every teacher's settings as plain values."""
+    return [dict(teacher) for teacher in context.space.document()["teachers"]]
+
+
+def _identity(context: Context, settings: dict[str, Any]) -> str:
+    """Hash everything that makes a teacher: settings or checkpoint content, data, its split, and the versions."""
+    made_by = {
+        "recipe": RECIPE,
+        "settings": {name: value for name, value in settings.items() if name != "checkpoint"},
+        "checkpoint": _content(settings["checkpoint"]) if settings.get("checkpoint") else None,
+        "data": context.space.data.name,
+        "image_size": context.space.data.image_size,
+        "split": context.facts.split_hash,
+        "torch": version("torch"),
+    }
+    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def checkpoint_path(name: str) -> Path:
+    """Return the absolute path of a teacher's checkpoint.
+
+    Raises:
+        EnvironmentFault: If there is no such file.
+    """
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise EnvironmentFault(
+            f"teachers[].checkpoint must name a file, but there is none at {path}. Correct the path."
+        )
+    return path
+
+
+def _content(name: str) -> str:
+    with checkpoint_path(name).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _teacher_jobs(context: Context) -> list[Planned]:
+    planned: dict[str, Planned] = {}
+    for key, settings in zip(teacher_keys(context), teacher_settings(context), strict=True):
+        checkpoint = str(checkpoint_path(settings["checkpoint"])) if settings.get("checkpoint") else None
+        job = context.job(key, "teacher", settings=settings, checkpoint=checkpoint)
+        planned[key] = Planned(job, {"settings": settings})
+    return list(planned.values())
+
+
+def _anchor_job(context: Context) -> Planned:
+    """Plan the undistilled anchor: the space's reference point at alpha 0, whose adversarial images are kept."""
+    settings = undistilled(context.space.settings(reference_point(context.space)))
+    search = search_attacks(context, pool={}, keep_images=True)
+    job = context.job(ANCHOR, "student", settings=settings, teacher=None, search=search)
+    return Planned(job, {"settings": settings})
+
+
+def search_attacks(context: Context, *, pool: dict[str, str], keep_images: bool) -> dict[str, Any]:
+    """Return how the search attacks a student; the same for all of them."""
+    search = context.space.search
+    return {
+        "epsilon": search.epsilon,
+        "norm": search.norm,
+        "images": search.images,
+        "pool": pool,
+        "keep_images": keep_images,
+        "seed": seed_of(context.space.study.seed, "search-attacks"),
+    }
+
+
+def reference_point(space: Space) -> dict[str, Any]:
+    """Return the space's first anchor; without one, the middle of every range and the first of every choice."""
+    return dict(space.anchors[0]) if space.anchors else walk(space.parameters, _middle)
+
+
+def _middle(parameter: Parameter) -> Any:
+    if parameter.kind == "choice":
+        return parameter.choices[0]
+    low, high = float(parameter.low or 0), float(parameter.high or 0)
+    middle = math.sqrt(low * high) if parameter.log else (low + high) / 2
+    if parameter.kind == "int" or parameter.step:
+        step = parameter.step or 1
+        middle = low + round((middle - low) / step) * step
+    return int(middle) if parameter.kind == "int" else middle
+
+
+def _classical_job(context: Context) -> Planned:
+    splits = ["val_search", "val_front"]
+    return Planned(context.job(CLASSICAL, "classical", splits=splits), {"settings": {"splits": splits}})
+
+
+def undistilled(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the same settings at alpha 0, where the temperature is inactive: an alpha-0 twin (S8)."""
+    return {**settings, "distill": {"method": "none", "alpha": 0.0}}
+
+
+def search_pool(context: Context) -> dict[str, str]:
+    """Return the stored images that every trial is shown, the teachers' and the anchor's: job key by column name."""
+    pool = {f"transfer-{name}": pool_key(name) for name in teacher_names(context)}
+    return {**pool, "transfer-anchor": ANCHOR} if context.is_complete(ANCHOR) else pool
+
+
+def pool_key(name: str) -> str:
+    """Return the job that attacked a teacher for the search."""
+    return f"pools/{SEARCH_SPLIT}/{name}"
+
+
+def teacher_names(context: Context) -> dict[str, str]:
+    """Return the teachers' job keys by short name: `teacher`, numbered where there are several."""
+    keys = list(dict.fromkeys(teacher_keys(context)))
+    return {"teacher" if len(keys) == 1 else f"teacher-{number}": key for number, key in enumerate(keys)}
+
+
+def _pool_jobs(context: Context) -> list[Planned]:
+    search = context.space.search
+    planned: list[Planned] = []
+    for name, network in teacher_names(context).items():
+        settings = {
+            "network": network,
+            "split": SEARCH_SPLIT,
+            "images": search.images,
+            "shard": 0,
+            "shards": 1,
+            "norm": search.norm,
+            "epsilons": [search.epsilon],
+            "attacks": "search-pool",
+            "pool": {},
+            "seed": seed_of(context.space.study.seed, "search-pool"),
+            "keep_images": True,
+            "identity": {"model": name, "kind": "teacher", "trial": None},
+        }
+        planned.append(Planned(context.job(pool_key(name), "attack", **settings), {"settings": settings}))
+    return planned
+
+
+def _cache(context: Context, key: str) -> Path:
+    return context.ledger.root.parent / CACHE / key.rpartition("/")[2]
+
+
+def take_from_cache(context: Context, key: str) -> None:
+    """Copy a teacher that an earlier study trained; its outcome comes last, so that a torn copy does not count."""
+    cached, folder = _cache(context, key), context.ledger.folder(key)
+    if context.ledger.outcome(key) is not None or not (cached / "outcome.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted((path.name for path in cached.iterdir() if path.is_file()), key=lambda name: name == "outcome.json")
+    for name in names:
+        _link_or_copy(cached / name, folder / name)
+
+
+def give_to_cache(context: Context, key: str) -> None:
+    """Offer a trained teacher to later studies; whoever is first keeps the place."""
+    cached, folder = _cache(context, key), context.ledger.folder(key)
+    if cached.exists():
+        return
+    beside = cached.with_name(f".{cached.name}.{uuid.uuid4().hex[:8]}")
+    beside.mkdir(parents=True)
+    for path in folder.iterdir():
+        if path.is_file():
+            _link_or_copy(path, beside / path.name)
+    try:
+        beside.rename(cached)
+    except OSError:
+        shutil.rmtree(beside)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)
