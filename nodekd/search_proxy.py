@@ -34,6 +34,4 @@ def proxy_survival(
         through a finer solver.
     """
     fine = student.with_integrator(finer(student.integrator))
-    return worst_case(
-        student, images, labels, threat, ATTACKS, seed=seed, pool=pool, sources={PGD_10_FINER.name: fine}
-    )
+    return worst_case(student, images, labels, threat, ATTACKS, seed=seed, pool=pool, sources={PGD_10_FINER.name: fine})

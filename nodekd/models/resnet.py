@@ -57,10 +57,7 @@ class CifarResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(16)
         widths = (16, 16, 32, 64)
         self.stages = nn.Sequential(
-            *(
-                _stage(widths[i], widths[i + 1], blocks=(depth - 2) // 6, stride=strides[i])
-                for i in range(len(strides))
-            )
+            *(_stage(widths[i], widths[i + 1], blocks=(depth - 2) // 6, stride=strides[i]) for i in range(len(strides)))
         )
         self.fc = nn.Linear(64, classes)
         _init_convolutions(self)

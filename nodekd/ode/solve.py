@@ -50,9 +50,7 @@ def solve(field: nn.Module, state: Tensor, integrator: Integrator) -> Solution:
     if integrator.fixed and integrator.gradient == "direct":
         assert integrator.steps is not None, "a fixed integrator has steps"
         assert integrator.evaluations is not None, "a fixed integrator has evaluations"
-        end = solve_fixed(
-            field, state, solver=integrator.solver, horizon=integrator.horizon, steps=integrator.steps
-        )
+        end = solve_fixed(field, state, solver=integrator.solver, horizon=integrator.horizon, steps=integrator.steps)
         return Solution(end, integrator.evaluations, Status.SOLVED)
     try:
         end, evaluations = solve_torchdiffeq(field, state, integrator)

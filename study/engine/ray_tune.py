@@ -7,11 +7,7 @@ the job is over; results travel through the ledger. Nothing of Ray's own state i
 import contextlib
 import logging
 import os
-import secrets
 import shlex
-import signal
-import socket
-import stat
 import sys
 import tempfile
 import uuid
@@ -33,32 +29,14 @@ from study.engine.dispatch import Dispatch
 from study.engine.inline import describe
 from study.engine.job import Execute, Job, JobSource
 from study.engine.machine import usable_cpus
+from study.engine.ray_surroundings import ENVIRONMENT, ensure_token, kept_handlers, knock, quiet_loggers
 from study.engine.signals import Signals, Stopped, watched_signals
 from study.errors import EnvironmentFault
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Ray's shared memory; jobs carry small dictionaries only."""
 
-ENVIRONMENT: Mapping[str, str] = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_GRAFANA_HOST": "DISABLED",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "60",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-}
-"""Set for this process, and so for the private Ray, while the engine is started; given back afterwards."""
-
 _log = logging.getLogger(__name__)
-_CHATTER = ("ray.tune", "ray.train", "ray.air", "ray._private", "ray.worker")
 _POISON = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
 
 
@@ -165,29 +143,7 @@ class Watch(tune.Callback):
         return {}
 
 
-def _token_file() -> Path:
-    return Path.home() / ".ray" / "auth_token"
-
-
-def ensure_token() -> None:
-    """Make the sign-in token Ray will look for, readable by its owner only, unless the user names one."""
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return
-    path = _token_file()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            path.chmod(0o600)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"Ray's sign-in token cannot be written to {path} ({error.strerror}). "
-            "Name a readable token file in RAY_AUTH_TOKEN_PATH."
-        ) from error
-    else:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_hex(32))
+# ---------------------------------------------------------------- the cluster
 
 
 @contextlib.contextmanager
@@ -209,21 +165,10 @@ def _is_loopback(address: str) -> bool:
     return address.startswith(("127.", "localhost:", "[::1]:"))
 
 
-def find_cluster(address: str) -> str:
-    """Turn `auto` into HOST:PORT and knock there; Ray itself would go on trying for minutes.
-
-    Raises:
-        EnvironmentFault: If no Ray runs there.
-    """
+def _find(address: str) -> str:
+    """Turn `auto` into HOST:PORT and see whether somebody answers."""
     found = address if address != "auto" else ray_services.get_ray_address_from_environment("auto", None)
-    host, _, port = str(found).rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        raise EnvironmentFault(
-            f"Ray could not be joined at {address}: nobody answers there. "
-            "Give the HOST:PORT that `ray start --head` printed, or leave --address out for a private Ray."
-        ) from error
+    knock(str(found), address)
     return str(found)
 
 
@@ -232,30 +177,51 @@ def _log_raylet_message(data: Mapping[str, Any], ignore_prefix: bool) -> None:
     _log.debug("Ray: %s", "\n".join(map(str, data.get("lines", ()))))
 
 
-@contextlib.contextmanager
-def quiet_loggers() -> Iterator[None]:
-    """Keep Ray's loggers in this process to what is critical; the engine tells what matters itself."""
-    loggers = [logging.getLogger(name) for name in _CHATTER]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+def connect(address: str | None, threads: int) -> Any:
+    """Start a private Ray, or join one.
+
+    Args:
+        address: None for a private one, `auto` or HOST:PORT to join.
+        threads: OMP_NUM_THREADS of the workers of a joined one; a private one inherits this process's.
+
+    Returns:
+        Ray's context, with the dashboard's address and the session's folder.
+
+    Raises:
+        EnvironmentFault: If Ray cannot be started or joined.
+    """
+    ray_worker.print_to_stdstream = _log_raylet_message
+    found = None if address is None else _find(address)
     try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        return _start() if found is None else _join(found, threads)
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        what = "started" if found is None else f"joined at {found}"
+        raise EnvironmentFault(f"Ray could not be {what}. {(str(error) or repr(error)).splitlines()[0]}") from error
 
 
-@contextlib.contextmanager
-def _kept_handlers() -> Iterator[None]:
-    """Give SIGTERM and SIGUSR1 back; Ray takes the first, Tune the second."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # not in the main thread: Ray could not take them either
-            for number, handler in before.items():
-                signal.signal(number, handler)
+def _start() -> Any:
+    ensure_token()
+    with _loopback_only():
+        return ray.init(
+            address="local",
+            num_cpus=usable_cpus(),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
+
+
+def _join(address: str, threads: int) -> Any:
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    with _loopback_only() if _is_loopback(address) else contextlib.nullcontext():
+        return ray.init(
+            address=address,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
 
 
 @final
@@ -306,8 +272,8 @@ class RayTuneEngine:
         """
         self._set_environment()
         try:
-            with quiet_loggers(), _kept_handlers():
-                context = self._init()
+            with quiet_loggers(), kept_handlers():
+                context = connect(self._address, self._threads())
             self._started = True
             self._session = Path(context.address_info["session_dir"])
             self._settle_resources(ray.cluster_resources())
@@ -316,30 +282,6 @@ class RayTuneEngine:
             raise
         url = context.dashboard_url
         return f"http://{url}" if url else None
-
-    def _init(self) -> Any:
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
-        ray_worker.print_to_stdstream = _log_raylet_message
-        address = find_cluster(self._address) if self._address is not None else None
-        try:
-            if address is None:
-                ensure_token()
-                with _loopback_only():
-                    return ray.init(
-                        address="local",
-                        num_cpus=usable_cpus(),
-                        object_store_memory=OBJECT_STORE_BYTES,
-                        include_dashboard=True,
-                        dashboard_host="127.0.0.1",
-                        **common,
-                    )
-            maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-            threads = {"OMP_NUM_THREADS": str(self._threads())}
-            with _loopback_only() if _is_loopback(address) else contextlib.nullcontext():
-                return ray.init(address=address, runtime_env={"env_vars": threads}, **common)
-        except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
-            what = "started" if address is None else f"joined at {address}"
-            raise EnvironmentFault(f"Ray could not be {what}. {(str(error) or repr(error)).splitlines()[0]}") from error
 
     def _threads(self) -> int:
         return max(1, int(self._cpus))
@@ -383,7 +325,7 @@ class RayTuneEngine:
         dispatch = Dispatch(source, self.slots)
         with watched_signals() as signals:
             try:
-                with quiet_loggers(), _kept_handlers():
+                with quiet_loggers(), kept_handlers():
                     self._fit(dispatch, signals, execute)
             except Stopped:
                 self.stop()
@@ -421,7 +363,7 @@ class RayTuneEngine:
     def stop(self) -> None:
         """Stop the workers and leave Ray; a private one ends, one that was joined goes on."""
         if self._started:
-            with quiet_loggers(), _kept_handlers():
+            with quiet_loggers(), kept_handlers():
                 ray.shutdown()
         self._started = False
         for name, value in (self._before or {}).items():

@@ -1,9 +1,12 @@
 """The report's methods section: what every name means, on which data, by which attacks, with which versions."""
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pandas as pd
 
 from study.report.stats import epsilons, reads_of_test
 from study.report.tables import definition_list, plain_table
@@ -21,7 +24,7 @@ _ROLES = {
 
 def methods_section(results: Results) -> str:
     """Give the section's HTML."""
-    parts = [definition_list(_definitions(results)), _data_table(results), _attacks(results)]
+    parts = [definition_list(_definitions(results)), _data_table(results), _teachers(results), _attacks(results)]
     return "".join([*parts, definition_list(_provenance(results))])
 
 
@@ -87,6 +90,17 @@ def _split_sizes(results: Results) -> dict[str, int]:
     return counted | {str(split): int(n) for split, n in stored.items()}
 
 
+def _teachers(results: Results) -> str:
+    rows = []
+    for teacher in results.teachers.to_dict("records"):
+        n = f"n = {int(teacher['n'])}" if pd.notna(teacher.get("n")) else "n unknown"
+        entropy = ", ".join(f"{nats:.3g} at {t}" for t, nats in json.loads(teacher["entropy"]).items())
+        cells = [str(teacher.get("arch", "?")), str(teacher.get("trained_on") or "unknown")]
+        rows.append([*cells, f"{100 * teacher['accuracy']:.1f} % ({n})", entropy, str(teacher["teacher"])])
+    header = ["architecture", "trained on", "accuracy (val_search)", "label entropy in nats, by temperature", "hash"]
+    return plain_table("teachers", "Teachers", header, rows) if rows else "<p>No teacher has been trained yet.</p>"
+
+
 def _attacks(results: Results) -> str:
     models = list(results.survivors.values())
     if not models:
@@ -110,7 +124,9 @@ def _setting(value: Any) -> str:
 
 def _provenance(results: Results) -> list[tuple[str, str]]:
     study = results.study
-    facts = [(key, str(study[key])) for key in ("command", "created", "engine", "seed", "identity") if key in study]
+    facts = [(key, str(study[key])) for key in ("created", "engine", "seed", "identity") if key in study]
+    if "command" in study:
+        facts.insert(0, ("command", _without_folders(str(study["command"]))))
     reference = study.get("reference_point")
     if reference:
         area = results.hypervolume()
@@ -118,6 +134,11 @@ def _provenance(results: Results) -> list[tuple[str, str]]:
         facts.append(("hypervolume", f"{measured} on val_front, above {tuple(reference)} (accuracy, adversarial)"))
     stored = study.get("provenance") or {}
     return facts + [(key, text) for key, text in _flat(stored) if not _is_private(key, text)]
+
+
+def _without_folders(command: str) -> str:
+    """Shorten absolute paths to their last part: where a machine keeps its files is nobody's business."""
+    return re.sub(r"(?<![^\s='\"])[/~]\S*/", ".../", command)
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -153,8 +153,8 @@ def twins_text(results: Results, epsilon: float) -> str:
     paired_up = f"{_count(len(gains), 'student')} with a twin (same network and training, alpha = 0)"
     return (
         f"{at}, of {paired_up}, {better} are clearly more robust than it, {worse} clearly less, and "
-        f"{len(gains) - better - worse} cannot be told apart (exact McNemar, Holm-adjusted; n = {gains[0].robust.difference.n}, smallest detectable difference up to "
-        f"{100 * detectable:.1f} points)."
+        f"{len(gains) - better - worse} cannot be told apart (exact McNemar, Holm-adjusted; "
+        f"n = {gains[0].robust.difference.n}, smallest detectable difference up to {100 * detectable:.1f} points)."
     )
 
 
@@ -207,6 +207,6 @@ def _front_finding(results: Results) -> str:
     area = results.hypervolume() or 0.0
     size = int(results.front["on_front"].sum())
     return (
-        f"{_count(len(results.front), 'candidate')} measured on val_front, {size} of them on the front there (hypervolume "
-        f"{area:.4f}); none has been attacked on test yet, so there is no robust accuracy to report."
+        f"{_count(len(results.front), 'candidate')} measured on val_front, {size} of them on the front there "
+        f"(hypervolume {area:.4f}); none has been attacked on test yet, so there is no robust accuracy to report."
     )

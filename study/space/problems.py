@@ -85,7 +85,7 @@ class Problems:
 
     def add(self, place: Place, message: str, suggestion: str | None = None) -> None:
         """Note a broken rule; the same sentence at the same place is noted once."""
-        if True:
+        if place not in self.unreadable:
             self.found[Problem(place, message, suggestion)] = None
         if len(self.found) > MAX_PROBLEMS:
             self.raise_if_any()

@@ -15,7 +15,8 @@ import ray
 from stub_jobs import run_stub
 
 from study.engine.job import Job
-from study.engine.ray_tune import ENVIRONMENT, RayTuneEngine, ensure_token
+from study.engine.ray_surroundings import ENVIRONMENT, ensure_token
+from study.engine.ray_tune import RayTuneEngine
 from study.errors import EnvironmentFault, Interrupted
 from study.ledger import Ledger
 

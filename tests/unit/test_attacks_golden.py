@@ -73,6 +73,7 @@ def losses(network: nn.Module, iterates: list[Tensor], labels: Tensor) -> Tensor
 def assert_same_run(network: nn.Module, trace: Trace, iterates: list[Tensor], labels: Tensor) -> None:
     torch.testing.assert_close(trace.loss, losses(network, iterates, labels), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(trace.images, iterate_kept(iterates, trace), rtol=0, atol=2e-6)
+    torch.testing.assert_close(trace.last, iterates[-1], rtol=0, atol=2e-6)
     assert 3 < (trace.broken_at >= 0).sum() < len(labels) - 3
 
 

@@ -26,7 +26,10 @@ def test_wrapped_state_dicts_of_other_tools_are_understood(tmp_path):
 
 def test_mismatching_keys_and_shapes_are_listed(tmp_path):
     torch.save({"weight": torch.zeros(5, 3), "scale": torch.zeros(1)}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=r"missing: bias; unexpected: scale; of another shape: weight \(stored \(5, 3\), expected \(2, 3\)\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"missing: bias; unexpected: scale; of another shape: weight \(stored \(5, 3\), expected \(2, 3\)\)",
+    ):
         load_weights(nn.Linear(3, 2), tmp_path / "w.pt")
 
 

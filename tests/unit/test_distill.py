@@ -66,7 +66,9 @@ def test_huge_logits_stay_finite():
 
 def test_without_alpha_no_teacher_is_needed():
     logits, labels = torch.randn(6, 3, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 2, 0, 1, 2])
-    assert torch.equal(distillation_loss(logits, None, labels, PLAIN), torch.nn.functional.cross_entropy(logits, labels))
+    assert torch.equal(
+        distillation_loss(logits, None, labels, PLAIN), torch.nn.functional.cross_entropy(logits, labels)
+    )
     with pytest.raises(ValueError, match="alpha=0.5 needs teacher logits"):
         distillation_loss(logits, None, labels, Distillation(0.5))
 

@@ -99,7 +99,9 @@ def test_one_failing_image_does_not_fail_its_batch():
         def forward(self, batch):
             OneBad.calls += 1
             bad = (batch.flatten(1)[:, 0] > 0.99).any()
-            return torch.full((len(batch), 3), torch.nan) if bad else F.one_hot(batch.flatten(1)[:, 1].long(), 3).float()
+            return (
+                torch.full((len(batch), 3), torch.nan) if bad else F.one_hot(batch.flatten(1)[:, 1].long(), 3).float()
+            )
 
     batch = torch.zeros(5, 1, 2, 2)
     batch[2, 0, 0, 0] = 1.0

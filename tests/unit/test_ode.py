@@ -48,7 +48,9 @@ def test_error_shrinks_with_the_stated_order(solver):
     assert abs(slope - TABLEAUX[solver].order) < 0.2
 
 
-@pytest.mark.parametrize(("solver", "theirs"), [("euler", "euler"), ("midpoint", "midpoint"), ("heun", "heun2"), ("rk4", "rk4")])
+@pytest.mark.parametrize(
+    ("solver", "theirs"), [("euler", "euler"), ("midpoint", "midpoint"), ("heun", "heun2"), ("rk4", "rk4")]
+)
 def test_fixed_solvers_agree_with_torchdiffeq(solver, theirs):
     ours = solve_fixed(Oscillator(), START, solver=solver, horizon=1.3, steps=7)
     times = torch.linspace(0, 1.3, 8, dtype=torch.float64)
@@ -133,7 +135,10 @@ def test_a_state_that_explodes_is_a_status():
     "integrator",
     [
         *(Integrator(s, 1.0, steps=32, gradient="adjoint") for s in FIXED if s != "rk4_classic"),
-        *(Integrator(s, 1.0, None, rtol=1e-7, atol=1e-7, max_evaluations=50_000, gradient="adjoint") for s in ("dopri5", "dopri8", "bosh3")),
+        *(
+            Integrator(s, 1.0, None, rtol=1e-7, atol=1e-7, max_evaluations=50_000, gradient="adjoint")
+            for s in ("dopri5", "dopri8", "bosh3")
+        ),
     ],
     ids=lambda i: i.solver,
 )
@@ -153,7 +158,9 @@ def test_direct_gradient_passes_gradcheck(solver):
     else:
         integrator = Integrator(solver, 0.8, None, rtol=1e-6, atol=1e-6, max_evaluations=5000)
     field = Oscillator()
-    assert torch.autograd.gradcheck(lambda y: solve(field, y, integrator).state, START.clone().requires_grad_(), atol=1e-4)
+    assert torch.autograd.gradcheck(
+        lambda y: solve(field, y, integrator).state, START.clone().requires_grad_(), atol=1e-4
+    )
 
 
 def test_discretisation_has_three_names():

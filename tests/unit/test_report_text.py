@@ -254,9 +254,11 @@ def test_private_facts_stay_out_of_the_page(tmp_path: Path) -> None:
     folder = write_study(tmp_path, Plan(stages=("teachers",)))
     study = json.loads((folder / "study.json").read_text())
     study["provenance"] |= {"hostname": "secret-box", "data_root": "/home/secret", "torch": "2.10.0"}
+    study["command"] = "python -m study.launch /home/secret/kd.yaml --output=/mnt/secret/kd space.solver=rk4"
     (folder / "study.json").write_text(json.dumps(study))
     page = render(load(folder))
     assert "secret" not in page
+    assert "python -m study.launch .../kd.yaml --output=.../kd space.solver=rk4" in page
     assert "2.10.0" in page
 
 

@@ -315,7 +315,8 @@ def test_an_override_takes_out_what_it_leaves_without_effect(overrides: list[str
 
 
 def test_what_hangs_on_a_removed_parameter_goes_with_it(tmp_path: Path) -> None:
-    text = "space: {evaluations: {choice: [4, 8]}, clip: {choice: [1, 2], when: {evaluations: [4]}}, alpha: {float: [0, 1]}}"
+    clip = "clip: {choice: [1, 2], when: {evaluations: [4]}}"
+    text = f"space: {{evaluations: {{choice: [4, 8]}}, {clip}, alpha: {{float: [0, 1]}}}}"
     for overrides in (["space.evaluations=null", "student.steps=2"], ["student.solver=dopri5"]):
         space = space_of(tmp_path, text, *overrides)
         assert [parameter.name for parameter in space.parameters] == ["alpha"]

@@ -1,0 +1,326 @@
+"""Whole studies through the inline engine: every stage, resuming, and every way in which a study can end.
+
+The attacks are shortened here; what they find is the business of the attacks' own tests.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nodekd.attacks.spec import APGD_CE, APGD_T, FGSM, PGD_20
+from study import driver
+from study.engine.inline import InlineEngine
+from study.errors import EnvironmentFault, Interrupted, ResumeConflict, StudyFailed
+from study.jobs import execute as worker
+from study.jobs.attack import ATTACK_SETS
+from study.ledger import Ledger
+from study.order import Order
+from study.results import load
+from study.space.reader import read_space
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+KD = Path(__file__).parents[2] / "search_spaces" / "kd.yaml"
+SMALL = (
+    "train.epochs=2",
+    "teachers.0.train.epochs=2",
+    "student.channels=8",
+    "budget.trials=4",
+    "search.images=16",
+    "robustness.images=24",
+    "robustness.shard=16",
+)
+
+
+@pytest.fixture(autouse=True)
+def brief_attacks(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    brief = (FGSM, replace(PGD_20, steps=3), replace(APGD_CE, steps=5), replace(APGD_T, steps=5))
+    monkeypatch.setitem(ATTACK_SETS, "standard", brief)
+    monkeypatch.setitem(ATTACK_SETS, "front", brief[2:])
+
+
+def order(folder, *overrides, **changes):
+    given = {
+        "source": KD,
+        "command": "python -m study.launch kd.yaml",
+        "output": Path(folder),
+        "smoke": False,
+        **changes,
+    }
+    return Order(space=read_space(KD, [*SMALL, *overrides]), **given)
+
+
+class StoppingEngine:
+    """Runs jobs inline until so many are done, then is interrupted like by Ctrl-C."""
+
+    token_command = None
+
+    def __init__(self, after):
+        self.after = after
+
+    def start(self):
+        return None
+
+    def stop(self):
+        pass
+
+    def run(self, source, execute):
+        while not source.finished and (job := source.next()) is not None:
+            if self.after == 0:
+                raise Interrupted("stopped")
+            self.after -= 1
+            execute(job)
+            source.settled(job, None)
+
+
+def bits(folder):
+    """Return everything the study found, without times."""
+    ledger, found = Ledger(Path(folder)), {}
+    for key in ledger.keys():
+        outcome = ledger.outcome(key)
+        found[key] = (outcome["state"], json.dumps(outcome["values"], sort_keys=True))
+        survivors = ledger.folder(key) / "survivors.npz"
+        if survivors.is_file():
+            with np.load(survivors) as arrays:
+                found[key] += tuple(arrays[name].tobytes() for name in ("image_id", "clean_correct", "broken"))
+    return found
+
+
+def test_a_study_runs_from_teacher_to_report(capsys):
+    assert driver.drive(order("s/kd"), InlineEngine()) == 0
+    summary = load("s/kd").summary()
+    assert summary["state"] == "complete"
+    assert summary["trials"] == {"complete": 4, "pruned": 0, "failed": 0, "running": 0}
+    assert summary["teachers"][0]["arch"] == "resnet20"
+    assert {entry["kind"] for entry in summary["robustness"]} == {"student", "twin", "teacher"}
+    assert {entry["n"] for entry in summary["robustness"]} == {24}
+    for entry in summary["robustness"]:
+        assert entry["robust_accuracy"] <= entry["clean_accuracy"]
+        assert entry["interval"][0] <= entry["robust_accuracy"] <= entry["interval"][1]
+    attacked = {entry["trial"] for entry in summary["robustness"] if entry["kind"] == "student"}
+    assert attacked == set(json.loads(Path("s/kd/front/selection.json").read_text())["attacked"])
+    assert Path("s/kd/report/index.html").stat().st_size > 1_000_000
+    for table in ("trials", "history", "robustness"):
+        assert Path(f"s/kd/{table}.parquet").is_file()
+    printed = capsys.readouterr().out
+    for said in ("results    s/kd", "report     s/kd/report/index.html", "stage search: 4 jobs"):
+        assert said in printed
+    assert "test_access" in {event["type"] for event in Ledger(Path("s/kd")).events()}
+
+
+def test_robust_accuracy_never_rises_with_epsilon_and_bits_say_the_same():
+    driver.drive(order("s/kd"), InlineEngine())
+    ledger = Ledger(Path("s/kd"))
+    shards = [key for key in ledger.keys("robustness") if ledger.outcome(key)]
+    assert len(shards) % 2 == 0
+    for key in shards:
+        metrics = ledger.outcome(key)["metrics"]
+        with np.load(ledger.folder(key) / "survivors.npz") as arrays:
+            alive = arrays["clean_correct"] & ~arrays["broken"].any(axis=1)
+            assert [item["survivors"] for item in metrics["robust"]] == alive.sum(axis=1).tolist()
+            assert (alive[1] <= alive[0]).all()
+
+
+def test_a_complete_study_is_only_shown_again(capsys):
+    driver.drive(order("s/kd"), InlineEngine())
+    before = bits("s/kd")
+    events = len(list(Ledger(Path("s/kd")).events()))
+    assert driver.drive(order("s/kd"), StoppingEngine(after=0)) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert bits("s/kd") == before
+    assert len(list(Ledger(Path("s/kd")).events())) == events
+
+
+@pytest.mark.parametrize("after", [1, 5, 9, 14])
+def test_an_interrupted_study_ends_like_an_uninterrupted_one(after, capsys):
+    driver.drive(order("whole/kd"), InlineEngine())
+    with pytest.raises(Interrupted):
+        driver.drive(order("cut/kd"), StoppingEngine(after))
+    assert load("cut/kd").summary()["state"] == "interrupted"
+    assert Path("cut/kd/report/index.html").is_file()
+    assert "Continue with: python -m study.launch kd.yaml" in capsys.readouterr().err
+    assert driver.drive(order("cut/kd"), InlineEngine()) == 0
+    assert bits("cut/kd") == bits("whole/kd")
+
+
+def test_a_lost_database_is_rebuilt():
+    driver.drive(order("whole/kd"), InlineEngine())
+    with pytest.raises(Interrupted):
+        driver.drive(order("cut/kd"), StoppingEngine(6))
+    for path in Path("cut/kd").glob("optuna.db*"):
+        path.unlink()
+    driver.drive(order("cut/kd"), InlineEngine())
+    assert bits("cut/kd") == bits("whole/kd")
+
+
+def test_budget_and_robustness_may_change_on_resume():
+    driver.drive(order("s/kd"), InlineEngine())
+    first = bits("s/kd")
+    assert driver.drive(order("s/kd", "budget.trials=6", "robustness.epsilons=[0.05]"), InlineEngine()) == 0
+    second = bits("s/kd")
+    assert {key: second[key] for key in first if key.startswith("trials/")} == {
+        key: first[key] for key in first if key.startswith("trials/")
+    }
+    summary = load("s/kd").summary()
+    assert summary["trials"]["complete"] == 6
+    assert {entry["epsilon"] for entry in summary["robustness"]} == {0.05}
+
+
+def test_another_space_is_another_study():
+    driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
+    with pytest.raises(ResumeConflict, match=r"train.epochs was 2 and is now 3") as conflict:
+        driver.drive(order("s/kd", "train.epochs=3"), InlineEngine())
+    assert conflict.value.exit_code == 5
+
+
+def test_resume_never_begins_anew_and_deletes_nothing():
+    driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
+    before = bits("s/kd")
+    driver.drive(order("s/kd", "budget.trials=1", resume="never"), InlineEngine())
+    assert bits("s/kd") == before
+    assert bits("s/kd-2") == before
+
+
+def test_resume_must_needs_a_study():
+    with pytest.raises(ResumeConflict, match="--resume must needs an earlier study"):
+        driver.drive(order("s/none", resume="must"), InlineEngine())
+
+
+def test_a_folder_with_other_files_is_left_alone():
+    Path("s/mine").mkdir(parents=True)
+    Path("s/mine/thesis.tex").write_text("x")
+    with pytest.raises(EnvironmentFault, match="holds other files"):
+        driver.drive(order("s/mine"), InlineEngine())
+    assert [path.name for path in Path("s/mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_later_study_reuses_the_teacher(monkeypatch):
+    driver.drive(order("s/one", "budget.trials=1", part="search"), InlineEngine())
+
+    def refuse(work):
+        raise AssertionError("the teacher is trained again")
+
+    monkeypatch.setitem(worker.RUNNERS, "teacher", refuse)
+    driver.drive(order("s/two", "budget.trials=1", part="search"), InlineEngine())
+    assert bits("s/two")["trials/000000"] == bits("s/one")["trials/000000"]
+    driver.drive(
+        order("t/three", "budget.trials=1", part="search", resume="auto"), StoppingEngine(0)
+    ) if False else None
+
+
+def test_diverged_students_are_results_and_not_crashes():
+    diverging = ("train.optimizer=sgd", "space.learning_rate={choice: [0.01, 1.0e+30]}", "anchors=[]")
+    assert driver.drive(order("s/kd", *diverging, "budget.max_failed_trials=0"), InlineEngine()) == 0
+    results = load("s/kd")
+    failed = results.trials[results.trials["state"] == "FAIL"]
+    assert set(failed["reason"]) == {"diverged"}
+    assert (failed["params_learning_rate"] == 1e30).all()
+    assert not failed["on_front"].any()
+    assert len(failed) < 4
+
+
+def test_students_past_their_cap_fail_and_nothing_to_choose_from_is_said():
+    capped = ("space.solver=dopri5", "student.max_evaluations=5", "anchors=[]", "budget.trials=2")
+    with pytest.raises(StudyFailed, match="At least one trial must complete") as failure:
+        driver.drive(order("s/kd", *capped), InlineEngine())
+    assert failure.value.exit_code == 1
+    assert set(load("s/kd").trials["reason"]) == {"capped"}
+
+
+def test_crashes_count_against_the_budget(monkeypatch, capsys):
+    real = worker.RUNNERS["student"]
+
+    def crash(work):
+        if work.key.startswith("trials/") and int(work.key[-6:]) >= 1:
+            raise RuntimeError("broken on purpose")
+        return real(work)
+
+    monkeypatch.setitem(worker.RUNNERS, "student", crash)
+    assert driver.drive(order("s/kd", "budget.max_failed_trials=1"), InlineEngine()) == 1
+    assert "2 trials crashed" in capsys.readouterr().err
+    trials = load("s/kd").trials
+    assert trials["state"].tolist() == ["COMPLETE", "FAIL", "FAIL"]
+    assert trials["reason"][1] == "error: RuntimeError: broken on purpose"
+    assert "broken on purpose" in Path("s/kd/trials/000001/log.txt").read_text()
+
+
+def test_a_broken_teacher_ends_the_study_and_is_trained_again_next_time(monkeypatch):
+    real = worker.RUNNERS["teacher"]
+
+    def crash(work):
+        raise MemoryError("too small")
+
+    monkeypatch.setitem(worker.RUNNERS, "teacher", crash)
+    with pytest.raises(StudyFailed, match=r"teachers/\w+ must succeed .* error: MemoryError: too small"):
+        driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
+    monkeypatch.setitem(worker.RUNNERS, "teacher", real)
+    assert driver.drive(order("s/kd", "budget.trials=1"), InlineEngine()) == 0
+
+
+def test_a_worker_that_dies_again_and_again_becomes_a_failed_trial():
+    class DeadlyEngine:
+        token_command = None
+        deaths = 0
+
+        def start(self):
+            return None
+
+        def stop(self):
+            pass
+
+        def run(self, source, execute):
+            while not source.finished and (job := source.next()) is not None:
+                if job.key == "trials/000001":
+                    with Ledger(Path(job.study)).begin(job.key):
+                        DeadlyEngine.deaths += 1
+                    source.settled(job, "the worker died")
+                else:
+                    execute(job)
+                    source.settled(job, None)
+
+    assert driver.drive(order("s/kd"), DeadlyEngine()) == 0
+    assert DeadlyEngine.deaths == 3
+    trials = load("s/kd").trials
+    assert trials["state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials["reason"][1] == "crashed: the worker died"
+
+
+def test_validate_and_dry_run_write_nothing(capsys):
+    assert driver.drive(order("s/kd", validate=True)) == 0
+    assert "the space is valid" in capsys.readouterr().out
+    assert driver.drive(order("s/kd", dry_run=True)) == 0
+    assert "4 trials over solver, horizon" in capsys.readouterr().out
+    assert not Path("s").exists()
+
+
+def test_missing_data_and_checkpoints_are_told_before_anything_starts(tmp_path):
+    with pytest.raises(EnvironmentFault, match="there is none at"):
+        driver.drive(order("s/kd", "teachers.0.checkpoint=nowhere.pt", validate=True))
+    with pytest.raises(EnvironmentFault, match="data"):
+        driver.drive(order("s/kd", "data.name=folder", f"data.root={tmp_path / 'no'}", validate=True))
+    assert not Path("s").exists()
+
+
+def test_a_teacher_can_be_loaded_from_a_checkpoint():
+    driver.drive(order("s/one", "budget.trials=1", part="search"), InlineEngine())
+    weights = next(Path("s/one/teachers").glob("*/weights.pt")).resolve()
+    loaded = order("s/two", "budget.trials=1", f"teachers.0.checkpoint={weights}", part="search")
+    driver.drive(loaded, InlineEngine())
+    first, second = (next(iter(load(f"s/{name}").teachers.to_dict("records"))) for name in ("one", "two"))
+    assert first["accuracy"] == second["accuracy"]
+    assert second["trained_on"] == "unknown"
+
+
+def test_no_file_names_this_machine():
+    import socket
+
+    driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
+    for path in Path("s/kd").rglob("*"):
+        if path.suffix in {".json", ".jsonl", ".yaml", ".txt"} and "attempts" not in path.parts:
+            text = path.read_text()
+            assert str(Path.cwd()) not in text, path
+            assert socket.gethostname() not in text, path
