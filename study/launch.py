@@ -6,13 +6,13 @@ A broken space is answered here, before torch or Ray load; everything else is th
 import argparse
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from study.errors import StudyError
 from study.order import PARTS, RESUMES, Order
 
-USAGE_ERROR = 2
 INTERNAL_ERROR = 70
 
 
@@ -70,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code
+    except Exception:  # noqa: BLE001 - a fault of the program still ends with the exit code that says so
+        traceback.print_exc()
+        print("This is a fault of nodekd, not of the study; what it has on disk is kept.", file=sys.stderr)
+        return INTERNAL_ERROR
     except KeyboardInterrupt:
         print("Stopped before the study began.", file=sys.stderr)
         return 130

@@ -326,7 +326,7 @@ def _robustness_entry(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _teachers(ledger: Ledger, problems: list[str]) -> pd.DataFrame:
-    outcomes = _outcomes(ledger, "teachers", problems)
+    outcomes = [pair for pair in _outcomes(ledger, "teachers", problems) if pair[1].get("state") == "COMPLETE"]
     rows = [{**(o.get("metrics") or {}), "teacher": key.split("/")[1]} for key, o in outcomes]
     for row in rows:
         row["entropy"] = json.dumps(row.get("entropy") or {})

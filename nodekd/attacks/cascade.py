@@ -94,7 +94,7 @@ def worst_case(  # noqa: PLR0913 - one call with everything by keyword, each wit
         AttackError: If arguments do not fit each other.
 
     Source:
-        [croce2020reliable] Sec. 6 (worst case per image over an ensemble). We try stored images first and score again
+        [croce2020reliable] (worst case per image over an ensemble). We try stored images first and score again
         what an attack returns.
     """
     check_images(images, labels, batch_size)

@@ -31,7 +31,7 @@ def sign_noise(
         The first misclassified image where there is one, otherwise the last draw.
 
     Source:
-        [carlini2019evaluating] Sec. 4.10 (random noise as a check of gradient attacks).
+        [carlini2019evaluating] (random noise as a check of gradient attacks).
     """
     found = images.clone()
     rows = torch.arange(len(images), device=images.device)

@@ -4,6 +4,8 @@ The attacks are shortened here; what they find is the business of the attacks' o
 """
 
 import json
+import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +28,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 KD = Path(__file__).parents[2] / "search_spaces" / "kd.yaml"
 SMALL = (
     "train.epochs=2",
-    "teachers.0.train.epochs=2",
     "student.channels=8",
     "budget.trials=4",
     "search.images=16",
     "robustness.images=24",
     "robustness.shard=16",
 )
+
+BRIEF_TEACHER = "teachers.0.train.epochs=2"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +54,8 @@ def order(folder, *overrides, **changes):
         "smoke": False,
         **changes,
     }
-    return Order(space=read_space(KD, [*SMALL, *overrides]), **given)
+    teacher = [] if any("checkpoint" in override for override in overrides) else [BRIEF_TEACHER]
+    return Order(space=read_space(KD, [*SMALL, *teacher, *overrides]), **given)
 
 
 class StoppingEngine:
@@ -213,12 +217,12 @@ def test_a_later_study_reuses_the_teacher(monkeypatch):
 
 
 def test_diverged_students_are_results_and_not_crashes():
-    diverging = ("train.optimizer=sgd", "space.learning_rate={choice: [0.01, 1.0e+30]}", "anchors=[]")
+    diverging = ("train.optimizer=sgd", "space.learning_rate={choice: [0.01, 1000]}", "student.norm=none", "anchors=[]")
     assert driver.drive(order("s/kd", *diverging, "budget.max_failed_trials=0"), InlineEngine()) == 0
     results = load("s/kd")
     failed = results.trials[results.trials["state"] == "FAIL"]
     assert set(failed["reason"]) == {"diverged"}
-    assert (failed["params_learning_rate"] == 1e30).all()
+    assert (failed["params_learning_rate"] == 1000).all()
     assert not failed["on_front"].any()
     assert len(failed) < 4
 
@@ -316,11 +320,9 @@ def test_a_teacher_can_be_loaded_from_a_checkpoint():
 
 
 def test_no_file_names_this_machine():
-    import socket
-
     driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
     for path in Path("s/kd").rglob("*"):
         if path.suffix in {".json", ".jsonl", ".yaml", ".txt"} and "attempts" not in path.parts:
             text = path.read_text()
             assert str(Path.cwd()) not in text, path
-            assert socket.gethostname() not in text, path
+            assert not re.search(rf"\b{re.escape(socket.gethostname())}\b", text), path

@@ -85,7 +85,9 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "\u2028" not in re.search(r'id="payload">(.*?)</script>', page, re.S)[1]  # type: ignore[index]
     assert page.count("</script") == 3
     assert "<img" not in front_svg(load(folder))
-    _payload(page)
+    hovers = [text for t in _payload(page)["figures"]["search"][0]["data"] for text in t.get("hovertext", [])]
+    assert hovers
+    assert not any("<img" in text for text in hovers)
 
 
 def test_points_carry_their_trial_and_whole_configuration(page: str, results: Results) -> None:

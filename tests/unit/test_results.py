@@ -65,6 +65,16 @@ def test_only_complete_trials_are_on_the_search_front(whole: Path) -> None:
     assert set(trials[trials["on_front"]]["state"]) == {"COMPLETE"}
 
 
+def test_a_pruned_trial_with_values_is_not_on_the_search_front(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, Plan(stages=("teachers", "search"), trials=4, failures={}, attacked=1, epochs=1))
+    path = folder / "trials/000002/outcome.json"
+    perfect = {"state": "PRUNED", "values": {"accuracy": 1.0, "adversarial_accuracy": 1.0}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | perfect))
+    trials = load(folder).trials.set_index("trial")
+    assert not trials.loc[2, "on_front"]
+    assert trials["on_front"].any()
+
+
 def test_robust_rates_are_counted_from_the_stored_bits(whole: Path) -> None:
     """Restated from the files: right when clean and broken by no column, over all shards."""
     row: Any
@@ -120,6 +130,17 @@ def test_val_front_values_are_taken_at_the_studys_epsilon(whole: Path) -> None:
     front = load(whole).front.set_index("trial")
     assert front.loc[trial, "adversarial_accuracy"] == stored[0]["robust_accuracy"]
     assert front.loc[trial, "epsilon"] == 0.0625
+
+
+def test_another_headline_epsilon_gives_other_val_front_values(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, Plan(stages=("teachers", "search", "front"), epochs=1))
+    study = json.loads((folder / "study.json").read_text())
+    (folder / "study.json").write_text(json.dumps(study | {"epsilon": 0.1}))
+    stored = json.loads((folder / f"front/{candidates(PLAN)[0]:06d}/outcome.json").read_text())["metrics"]["robust"]
+    first = load(folder).front.iloc[0]
+    assert (first["epsilon"], first["survivors"]) == (0.1, stored[1]["survivors"])
+    (folder / "study.json").write_text(json.dumps(study | {"epsilon": 0.3}))
+    assert load(folder).front["adversarial_accuracy"].isna().all()
 
 
 @pytest.mark.parametrize("stages", [(), ("teachers",), ("teachers", "search"), ("teachers", "search", "front")])
