@@ -48,6 +48,9 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         print(plan_text(order, facts, folder) if order.dry_run else f"{order.source}: the space is valid.")
         return 0
     ledger = Ledger(folder)
+    if order.part == "report":
+        _report(ledger)
+        return 0
     with ledger.lock():
         check_same_data(ledger, facts)
         if order.part == "all" and is_done(ledger, order):
@@ -98,11 +101,10 @@ def _run(order: Order, ledger: Ledger, facts: Facts, engine: Engine) -> int:
     context = Context(order.space, ledger, facts, progress, smoke=order.smoke)
     resumed = resumed_text(ledger)
     try:
-        if order.part != "report":
-            dashboard = engine.start()
-            print(banner(order, facts, ledger.root, engine, dashboard, resumed))
-            with progress.showing():
-                engine.run(Pipeline(plan(context, order.part)), execute)
+        dashboard = engine.start()
+        print(banner(order, facts, ledger.root, engine, dashboard, resumed))
+        with progress.showing():
+            engine.run(Pipeline(plan(context, order.part)), execute)
     except Interrupted:
         ledger.event("interrupted")
         _report(ledger, "interrupted")
@@ -119,7 +121,7 @@ def _run(order: Order, ledger: Ledger, facts: Facts, engine: Engine) -> int:
 
 def _finish(order: Order, ledger: Ledger) -> int:
     ledger.event("stage", stage="report")
-    complete = order.part == "all"
+    complete = order.part in ("all", "robustness")
     if complete:
         ledger.event("finished", space=order.space.document())
     _report(ledger, "complete" if complete else "interrupted")
@@ -135,7 +137,7 @@ def _finish(order: Order, ledger: Ledger) -> int:
     return 1
 
 
-def _report(ledger: Ledger, state: str) -> None:
+def _report(ledger: Ledger, state: str | None = None) -> None:
     """Write tables and page and print the result; a fault here must not hide how the study itself ended."""
     try:
         results = load_results(ledger.root, state)

@@ -51,6 +51,7 @@ def execute(job: Job) -> None:
                 "attempt": attempt.number,
                 "started": attempt.started,
                 "seconds": attempt.seconds,
+                "split_hash": job.payload.get("split_hash"),
                 "device": torch.cuda.get_device_name() if work.device == "cuda" else "cpu",
                 "versions": {"python": platform.python_version(), "torch": version("torch")},
             },

@@ -28,13 +28,15 @@ from study.report.palette import (
     SYMBOLS,
 )
 from study.report.stats import Mark, Rate, clean_baselines, marks
-from study.report.wording import configuration_lines, epsilon_text, interval_text, model_text, rate_text
+from study.report.wording import configuration_lines, epsilon_text, interval_text, model_text, params_text, rate_text
 from study.results import Results
 
 CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
 """Nothing may leave the page: no upload button, no server, no logo that links away."""
 CLEAR = "rgba(0,0,0,0)"
 _BASELINE_LINES = {"SVM": (PURPLE, "dash"), "1-NN": (SKY, "dot"), "undistilled": (ORANGE, "dashdot")}
+MOST_FAINT_CURVES = 100
+"""Learning curves beside those of the front: more would only make a band and a heavy page."""
 _PER_ROW = 3
 
 
@@ -92,14 +94,17 @@ def history_figure(results: Results, column: str, title: str) -> go.Figure:
     colours = {trial: SERIES[i % len(SERIES)] for i, trial in enumerate(sorted(front))}
     curves = results.history[results.history["job"].str.startswith("trials/")]
     number = ".4g" if column == "loss" else ".1%"
+    drawn = drawn_curves(results)
     traces = []
     for trial, curve in sorted(curves.groupby("trial"), key=lambda pair: pair[0] in front):
+        if trial not in drawn:
+            continue
         values = curve[column].to_numpy(float)
         traces.append(
             go.Scatter(
                 x=curve["epoch"].tolist(),
                 y=[None if np.isnan(value) else float(value) for value in values],
-                customdata=[trial] * len(values),
+                meta=trial,
                 mode="lines",
                 line={"color": colours.get(trial, FAINT), "width": 2 if trial in front else 1},
                 opacity=1.0 if trial in front else 0.45,
@@ -112,12 +117,23 @@ def history_figure(results: Results, column: str, title: str) -> go.Figure:
     return go.Figure(traces, _layout(480, **axes))
 
 
+def drawn_curves(results: Results) -> set[int]:
+    """Choose the trials whose curves are drawn: the search front, and an even sample of the others."""
+    curves = results.history[results.history["job"].str.startswith("trials/")]["trial"]
+    front = set(results.trials[results.trials["on_front"]]["trial"].tolist())
+    others = [int(trial) for trial in sorted(set(curves.tolist()) - front)]
+    kept = np.linspace(0, len(others) - 1, min(len(others), MOST_FAINT_CURVES)).round().astype(int)
+    return (front & set(curves.tolist())) | {others[i] for i in kept}
+
+
 def parameter_figure(results: Results, objective: str) -> go.Figure:
     """Draw an objective over each sampled parameter, one panel each; the solver is told by colour and symbol."""
     trials = results.trials[results.trials["state"] == "COMPLETE"]
     values = {int(t): float(y) for t, y in zip(trials["trial"], trials[objective], strict=True)}
     points = {trial: results.params(trial) for trial in values}
-    hover = {trial: _hover(results, f"trial {trial}", [], trial) for trial in values}
+    hover = {
+        t: f"<b>trial {t}</b><br>" + html.escape(params_text(p, "\n")).replace("\n", "<br>") for t, p in points.items()
+    }
     names = list(dict.fromkeys(name for point in points.values() for name in point))
     solvers = sorted({str(point.get("solver", "")) for point in points.values()})
     traces, axes = [], {}

@@ -11,7 +11,7 @@
 
   // Python draws in light colours; each one that has a dark counterpart is swapped wherever it stands alone.
   const recoloured = (value) => {
-    if (typeof value === "string") return false && value in payload.dark ? payload.dark[value] : value;
+    if (typeof value === "string") return isDark() && value in payload.dark ? payload.dark[value] : value;
     if (Array.isArray(value)) return value.map(recoloured);
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recoloured(item)]));
@@ -113,7 +113,7 @@
   const wirePlots = () => {
     for (const div of plots) {
       div.on("plotly_click", (event) => {
-        const trial = event.points[0].customdata;
+        const trial = event.points[0].customdata ?? event.points[0].data.meta;
         if (trial !== undefined && trial !== null) toggle(String(trial));
       });
     }

@@ -9,7 +9,7 @@ from string import Template
 
 from study.report import tables
 from study.report.drawing import front_svg
-from study.report.figures import plotly_script
+from study.report.figures import drawn_curves, plotly_script
 from study.report.methods import methods_section
 from study.report.payload import Chart, charts, payload_json
 from study.report.stats import epsilons, headline_epsilon
@@ -66,7 +66,7 @@ def render(results: Results) -> str:
         search=_search(results, drawn),
         robustness=_robustness(results, drawn),
         attacked=_attacked(results),
-        history=_history(drawn),
+        history=_history(results, drawn),
         parameters=_parameters(drawn),
         failures=_failures(results),
         methods=methods_section(results),
@@ -142,12 +142,16 @@ def _attacked(results: Results) -> str:
     return _paragraphs([intro]) + "".join(parts)
 
 
-def _history(drawn: dict[str, Chart]) -> str:
+def _history(results: Results, drawn: dict[str, Chart]) -> str:
     if "history" not in drawn:
         return _missing("No learning curve has been stored yet.")
-    return _figure(
-        drawn["history"], "The search front in colour, the other trials grey. Results are of the last update."
+    curves = results.history[results.history["job"].str.startswith("trials/")]["trial"].nunique()
+    shown = len(drawn_curves(results))
+    sample = (
+        "" if shown == curves else f" {shown} of {curves} curves are drawn: the front and an even sample of the rest."
     )
+    words = "The search front in colour, the other trials grey. Results are of the last update."
+    return _figure(drawn["history"], words + sample)
 
 
 def _parameters(drawn: dict[str, Chart]) -> str:

@@ -56,7 +56,7 @@ class Context:
     smoke: bool = False
 
     def job(self, key: str, kind: str, **payload: Any) -> Job:
-        """Build a job; every payload names the data and the threads a worker may use."""
+        """Build a job; every payload names the data, its split and the threads a worker may use."""
         data = self.space.data
         common = {
             "data": {
@@ -65,6 +65,7 @@ class Context:
                 "image_size": data.image_size,
                 "shuffle": data.shuffle,
             },
+            "split_hash": self.facts.split_hash,
             "threads": self.space.resources.cpus,
         }
         return Job(study=str(self.ledger.root.resolve()), key=key, kind=kind, payload={**payload, **common})

@@ -13,10 +13,8 @@ def plan(context: Context, part: Part) -> Iterator[Stage]:
 
     Args:
         context: The study.
-        part: `all`; `search` up to the last trial; `robustness` without asking for new trials; `report` for none.
+        part: `all`; `search` up to the last trial; `robustness` without asking for new trials.
     """
-    if part == "report":
-        return
     _note(context, "teachers")
     yield from teachers.stages(context)
     if part != "robustness":

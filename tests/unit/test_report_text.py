@@ -138,8 +138,18 @@ def test_the_search_front_is_a_staircase_through_its_points(page: str) -> None:
 
 def test_learning_curves_cover_every_trial(page: str) -> None:
     curves = _payload(page)["figures"]["history"][0]["data"]
-    assert sorted(t["customdata"][0] for t in curves) == list(range(24))
+    assert sorted(t["meta"] for t in curves) == list(range(24))
     assert all(len(t["x"]) == PLAN.epochs for t in curves)
+
+
+def test_many_learning_curves_are_sampled_and_that_is_said(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_FAINT_CURVES", 5)
+    text = render(results)
+    front = set(results.trials[results.trials["on_front"]]["trial"])
+    drawn = {t["meta"] for t in _payload(text)["figures"]["history"][0]["data"]}
+    assert front < drawn
+    assert len(drawn) == len(front) + 5
+    assert f"{len(drawn)} of 24 curves are drawn" in text
 
 
 def test_parameter_panels_leave_inactive_parameters_out(page: str, results: Results) -> None:
