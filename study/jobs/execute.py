@@ -14,6 +14,7 @@ import torch
 from study.engine.job import Job
 from study.jobs.attack import run_attack
 from study.jobs.classical import run_classical
+from study.jobs.memory import release_memory
 from study.jobs.student import run_student
 from study.jobs.teacher import run_teacher
 from study.jobs.work import Result, Work, worker_device
@@ -40,6 +41,7 @@ def execute(job: Job) -> None:
     work = Work(ledger, job.key, dict(job.payload), worker_device())
     with ledger.begin(job.key) as attempt, _log(work) as log:
         result = _run(RUNNERS[job.kind], work, log)
+        release_memory()
         ledger.commit(
             job.key,
             {

@@ -147,7 +147,8 @@ class TestEverySampler:
         path = tmp_path / "b.db"
         assert search(space, path, 12, restart_every=9, before_restart=path.unlink) == whole
 
-    def test_half_made_suggestion_is_completed_as_it_would_have_been(self, name, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("kill_at", ["suggest_float", "suggest_int"])
+    def test_half_made_suggestion_is_completed_as_it_would_have_been(self, name, kill_at, tmp_path, monkeypatch):
         space = space_of(name, finite=is_finite(name), startup=4)
         whole = search(space, None, trials=9, in_flight=2)
         records = search(space, tmp_path / "b.db", trials=8, in_flight=2)
@@ -161,7 +162,7 @@ class TestEverySampler:
             raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(optuna.Trial, "suggest_int", kill)
+            patch.setattr(optuna.Trial, kill_at, kill)
             with pytest.raises(Killed):
                 view.ask()
         view.close()
