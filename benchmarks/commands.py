@@ -82,7 +82,9 @@ def measure(command: list[str], expected: int) -> dict[str, Any]:
         memory.ended.set()
         memory.join()
     if done.returncode != expected:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        )
     return {"wall_s": round(wall, 2), "peak_pss_gb": round(memory.peak_kb / 2**20, 2), "processes": memory.processes}
 
 

@@ -6,7 +6,6 @@ process: every trial is sampled by a sampler made for it alone. Where a point is
 """
 
 import contextlib
-import itertools
 import math
 import sqlite3
 import warnings
@@ -22,6 +21,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from study.database import set_damaged_aside
 from study.errors import SpaceError
 from study.points import Parameter, Point, SearchSpace, grid_points, identity_of, walk
 
@@ -172,28 +172,11 @@ class SamplerPerTrial(BaseSampler):
 # ---------------------------------------------------------------- the database
 
 
-def _set_damaged_aside(path: Path) -> None:
-    """Rename a database that SQLite cannot read, with its log; the ledger rebuilds it."""
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            is_sound = database.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            database.execute("PRAGMA journal_mode=WAL")
-    except sqlite3.DatabaseError:
-        is_sound = False
-    if is_sound:
-        return
-    number = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}.damaged-{n}").exists())
-    for suffix in ("", "-wal", "-shm"):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.rename(path.with_name(f"{path.name}.damaged-{number}{suffix}"))
-
-
 def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
     if path is None:
         return optuna.storages.InMemoryStorage()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _set_damaged_aside(path)
+    set_damaged_aside(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=WAL")
     return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})

@@ -34,7 +34,9 @@ def test_help_names_every_option(tmp_path):
         assert option in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["--resume", "maybe"], [str(KD), "budget.trials"], [str(KD), "--stage", "front"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--resume", "maybe"], [str(KD), "budget.trials"], [str(KD), "--stage", "front"]]
+)
 def test_wrong_usage_exits_2(arguments, tmp_path):
     assert run(*arguments, cwd=tmp_path).returncode == 2
 
@@ -87,9 +89,9 @@ def test_a_complete_study_answers_at_once_and_another_space_exits_5(smoke):
     again = run(KD, "--smoke", cwd=folder)
     assert again.returncode == 0
     assert "nothing is left to do" in again.stdout
-    other = run(KD, "--smoke", "train.learning_rate=0.02", cwd=folder)
+    other = run(KD, "--smoke", "train.learning_rate=0.03", cwd=folder)
     assert other.returncode == 5
-    assert "train.learning_rate was 0.01 and is now 0.02" in other.stderr
+    assert "train.learning_rate was 0.02 and is now 0.03" in other.stderr
 
 
 @pytest.mark.e2e

@@ -82,5 +82,9 @@ def test_time_left_is_unknown_before_three_jobs_and_counts_workers():
 
 
 def test_jobs_without_objectives_are_summed_up_too():
-    attacked = {**COMPLETE, "values": None, "metrics": {"accuracy": 0.9, "robust": [{"robust_accuracy": 0.5, "epsilon": 0.0625}]}}
+    attacked = {
+        **COMPLETE,
+        "values": None,
+        "metrics": {"accuracy": 0.9, "robust": [{"robust_accuracy": 0.5, "epsilon": 0.0625}]},
+    }
     assert summary(attacked) == "complete, accuracy 0.900, robust 0.500 at 0.0625, 2.0 s"

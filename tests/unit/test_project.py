@@ -15,7 +15,9 @@ SOURCES = [*(ROOT / "nodekd").rglob("*.py"), *(ROOT / "study").rglob("*.py")]
 
 
 def test_the_readme_has_the_two_commands():
-    run = "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m study.launch search_spaces/kd.yaml"
+    run = (
+        "python3 -m venv .venv && .venv/bin/pip install -e . && .venv/bin/python -m study.launch search_spaces/kd.yaml"
+    )
     test = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/python -m pytest"
     assert run in README
     assert test in README
@@ -30,14 +32,19 @@ def test_what_the_readme_points_to_exists():
 
 
 def test_every_source_named_in_the_code_is_in_the_bibliography():
-    known = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "docs" / "references.bib").read_text(encoding="utf-8"), flags=re.M))
-    named = {key for path in SOURCES for key in re.findall(r"\[([a-z]+\d{4}[a-z]+)\]", path.read_text(encoding="utf-8"))}
+    known = set(
+        re.findall(r"^@\w+\{(\w+),", (ROOT / "docs" / "references.bib").read_text(encoding="utf-8"), flags=re.M)
+    )
+    named = {
+        key for path in SOURCES for key in re.findall(r"\[([a-z]+\d{4}[a-z]+)\]", path.read_text(encoding="utf-8"))
+    }
     assert named
     assert not named - known
 
 
 @pytest.mark.parametrize(
-    "path", ["nodekd/distill/logits.py", "nodekd/attacks/gradient.py", "nodekd/ode/solve.py", "nodekd/ode/fixed_grid.py"]
+    "path",
+    ["nodekd/distill/logits.py", "nodekd/attacks/gradient.py", "nodekd/ode/solve.py", "nodekd/ode/fixed_grid.py"],
 )
 def test_losses_attacks_and_solvers_name_their_source(path):
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))

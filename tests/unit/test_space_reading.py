@@ -58,7 +58,7 @@ def test_settings_hold_what_has_an_effect_and_nothing_else() -> None:
     assert fixed["seed"] == 0
     assert fixed["teacher"] == 0
     adaptive = space.settings({"solver": "dopri5", "horizon": 1, "rtol": 1e-3, "temperature": 2, "alpha": 0})
-    assert adaptive["student"] | {"rtol": 1e-3, "atol": 1e-3, "max_evaluations": 200} == adaptive["student"]
+    assert adaptive["student"] | {"rtol": 1e-3, "atol": 1e-3, "max_evaluations": 32} == adaptive["student"]
     assert "evaluations" not in adaptive["student"]
     assert "temperature" not in adaptive["distill"]
     assert adaptive["distill"]["alpha"] == 0.0
@@ -258,7 +258,7 @@ def test_what_may_change_on_resume(override: str) -> None:
     ("override", "sentence"),
     [
         ("space.temperature.float=[1, 30]", "space.temperature.high was 20.0 and is now 30.0"),
-        ("train.epochs=3", "train.epochs was 60 and is now 3"),
+        ("train.epochs=3", "train.epochs was 80 and is now 3"),
         ("study.seed=1", "study.seed was 0 and is now 1"),
         ("sampler.name=random", 'sampler.name was "tpe" and is now "random"'),
         ("anchors.0.alpha=0.5", "anchors.0.alpha was 0.9 and is now 0.5"),

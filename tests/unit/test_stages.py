@@ -104,7 +104,9 @@ def measured(context, **points):
     for number, (accuracy, robust) in enumerate(points.values()):
         key = f"{number:06d}"
         trial = {"accuracy": accuracy, "adversarial_accuracy": robust}
-        context.ledger.commit(f"trials/{key}", {"state": "COMPLETE", "values": trial, "metrics": {"n": 100, "n_adversarial": 100}})
+        context.ledger.commit(
+            f"trials/{key}", {"state": "COMPLETE", "values": trial, "metrics": {"n": 100, "n_adversarial": 100}}
+        )
         found = {"accuracy": accuracy, "n": 100, "robust": [{"robust_accuracy": robust}]}
         context.ledger.commit(f"front/{key}", {"state": "COMPLETE", "metrics": found})
 
