@@ -9,6 +9,7 @@ process and everything that descends from it or belongs to its Ray session, samp
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,9 @@ MARK = "NODEKD_BENCHMARK"
 """Environment variable that every process of a run inherits, however it was started."""
 
 
+REFERENCE = ROOT / "results" / "reference-kd-digits"
+
+
 def commands(folder: Path) -> dict[str, tuple[list[str], int]]:
     """Return each command with the exit code it must have."""
     broken = folder / "broken.yaml"
@@ -40,7 +44,7 @@ def commands(folder: Path) -> dict[str, tuple[list[str], int]]:
         "help": ([*LAUNCH, "--help"], 0),
         "broken-space": ([*LAUNCH, str(broken)], 3),
         "smoke": ([*LAUNCH, str(KD), "--smoke"], 0),
-        "kd": ([*LAUNCH, str(KD)], 0),
+        "kd": ([*LAUNCH, "search_spaces/kd.yaml", "--output", f"results/{REFERENCE.name}"], 0),
     }
 
 
@@ -55,6 +59,7 @@ class Memory(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
+        """Sample until told to end."""
         while not self.ended.wait(0.5):
             sizes = [size for size in map(self._pss_kb, Path("/proc").glob("[0-9]*")) if size]
             if sum(sizes) > self.peak_kb:
@@ -70,21 +75,26 @@ class Memory(threading.Thread):
         return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
 
 
-def measure(command: list[str], expected: int) -> dict[str, Any]:
-    """Run one command in an empty folder; return its time and memory."""
+def measure(command: list[str], expected: int, keep: bool) -> dict[str, Any]:
+    """Run one command in a folder that holds the search spaces alone; return its time and memory."""
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "search_spaces").symlink_to(KD.parent)
         mark = f"{os.getpid()}-{time.monotonic_ns()}"
         memory = Memory(mark)
         memory.start()
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, MARK: mark})
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, MARK: mark}
+        )
         wall = time.perf_counter() - started
         memory.ended.set()
         memory.join()
+        if keep and done.returncode == expected:
+            shutil.rmtree(REFERENCE, ignore_errors=True)
+            shutil.copytree(Path(folder) / "results" / REFERENCE.name, REFERENCE)
     if done.returncode != expected:
-        raise SystemExit(
-            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
-        )
+        said = done.stdout[-2000:] + done.stderr[-2000:]
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
     return {"wall_s": round(wall, 2), "peak_pss_gb": round(memory.peak_kb / 2**20, 2), "processes": memory.processes}
 
 
@@ -93,13 +103,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--reference", action="store_true", help="keep the kd study as results/reference-kd-digits")
     options = parser.parse_args()
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, (command, expected) in commands(Path(folder)).items():
             if name in options.only:
                 load = os.getloadavg()[0]
-                rows[name] = {**measure(command, expected), "goal": GOALS[name], "load_before": round(load, 2)}
+                rows[name] = {
+                    **measure(command, expected, keep=options.reference and name == "kd"),
+                    "goal": GOALS[name],
+                    "load_before": round(load, 2),
+                }
                 print(name, rows[name], flush=True)
     record = {"schema": 1, "measured": time.strftime("%Y-%m-%d"), "provenance": provenance(), "rows": rows}
     if options.output:

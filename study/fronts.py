@@ -66,13 +66,14 @@ def hypervolume(points: ArrayLike, reference: ArrayLike, feasible: ArrayLike | N
 def near_front(
     points: ArrayLike, standard_errors: ArrayLike, k: float, feasible: ArrayLike | None = None
 ) -> NDArray[np.bool_]:
-    """Mark the points that would be on the front if each of their objectives were k standard errors better.
+    """Mark the points that a shift of at most k standard errors would bring out of the front's shadow.
 
-    The other points stay where they are; at k = 0 this is the front itself.
+    The length of a shift is Euclidean, each objective measured in the point's own standard errors of it. The other
+    points stay where they are; at k = 0 this is the front itself.
 
     Args:
-        points: Objectives to maximise, shape (n, m).
-        standard_errors: Of each objective of each point, >= 0, shape (n, m).
+        points: Objectives to maximise, shape (n, 2).
+        standard_errors: Of each objective of each point, >= 0, shape (n, 2).
         k: Number of standard errors, >= 0.
         feasible: Bits, shape (n,); infeasible points are never near and dominate nothing.
 
@@ -80,18 +81,13 @@ def near_front(
         Bits, shape (n,); every point of the front is marked.
 
     Raises:
-        ValueError: If the shapes do not fit or k is negative.
+        ValueError: If the shapes do not fit, there are not two objectives, or k is negative.
     """
-    values, usable = _table(points, feasible)
-    errors = _errors(standard_errors, values)
     if not k >= 0:
         raise ValueError(f"`k >= 0` must hold, but got {k=}.")
-    near = np.zeros(len(values), bool)
-    front = values[non_dominated(values, feasible)]
-    for i in np.flatnonzero(usable):
-        # Against the front only: whatever a dominated point dominates, a point of the front dominates too.
-        near[i] = not _dominated(values[i] + k * errors[i], front)
-    return near
+    if k == 0:
+        return non_dominated(points, feasible)
+    return distance_to_front(points, standard_errors, feasible) <= k
 
 
 def next_after_front(
@@ -100,34 +96,66 @@ def next_after_front(
     """Name the dominated points that fill a short front up, nearest first.
 
     Args:
-        points: Objectives to maximise, shape (n, m).
-        standard_errors: Of each objective of each point, >= 0, shape (n, m).
+        points: Objectives to maximise, shape (n, 2).
+        standard_errors: Of each objective of each point, >= 0, shape (n, 2).
         wanted: How many points front and fill-up should have together.
         k: Only points within k standard errors of the front (see `near_front`).
         feasible: Bits, shape (n,).
 
     Returns:
-        Indices into points, at most `wanted` less the size of the front, ordered by the number of standard errors
-        each needs to leave the shadow of the front; equal ones by their index.
+        Indices into points, at most `wanted` less the size of the front, ordered by their distance to the front; equal
+        ones by their index.
     """
-    values, _ = _table(points, feasible)
-    on_front = non_dominated(values, feasible)
-    candidates = np.flatnonzero(near_front(values, standard_errors, k, feasible) & ~on_front)
-    errors = _errors(standard_errors, values)
-    needed = [_errors_needed(values[i], errors[i], values[on_front]) for i in candidates]
+    on_front = non_dominated(points, feasible)
+    distance = distance_to_front(points, standard_errors, feasible)
+    candidates = np.flatnonzero((distance <= k) & ~on_front)
     missing = max(0, wanted - int(on_front.sum()))
-    return candidates[np.argsort(needed, kind="stable")][:missing]
+    return candidates[np.argsort(distance[candidates], kind="stable")][:missing]
 
 
-def _errors_needed(point: NDArray[np.float64], error: NDArray[np.float64], front: NDArray[np.float64]) -> float:
-    gaps = front - point
+def distance_to_front(
+    points: ArrayLike, standard_errors: ArrayLike, feasible: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Give the shortest shift, in standard errors, after which no point of the front dominates a point any more.
+
+    Args:
+        points: Objectives to maximise, shape (n, 2).
+        standard_errors: Of each objective of each point, >= 0, shape (n, 2).
+        feasible: Bits, shape (n,).
+
+    Returns:
+        Shape (n,): 0 on the front, infinite for points that are infeasible or not finite, or cannot be moved.
+    """
+    values, usable = _table(points, feasible)
+    errors = _errors(standard_errors, values)
+    if values.shape[1] != 2:
+        raise ValueError(f"Two objectives are needed, but got points {values.shape}.")
+    on_front = non_dominated(values, feasible)
+    distance = np.full(len(values), np.inf)
+    distance[on_front] = 0.0
+    # Against the front only: whatever a dominated point dominates, a point of the front dominates too.
+    for i in np.flatnonzero(usable & ~on_front):
+        distance[i] = _shortest_shift(values[i], errors[i], values[on_front])
+    return distance
+
+
+def _shortest_shift(point: NDArray[np.float64], error: NDArray[np.float64], front: NDArray[np.float64]) -> float:
+    """Overtake each dominating point in one objective: those up to some place in the first, the rest in the second."""
+    above = front[_dominating(point, front)]
+    gaps = above[np.argsort(above[:, 0], kind="stable")] - point
     with np.errstate(divide="ignore", invalid="ignore"):
-        per_objective = np.where(gaps <= 0, 0.0, gaps / error)
-    return float(per_objective.min(1).max(initial=0.0))
+        needed = np.where(gaps <= 0, 0.0, gaps / error)
+    first = np.concatenate([[0.0], needed[:, 0]])
+    second = np.concatenate([np.maximum.accumulate(needed[::-1, 1])[::-1], [0.0]])
+    return float(np.hypot(first, second).min())
+
+
+def _dominating(point: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (others >= point).all(1) & (others > point).any(1)
 
 
 def _dominated(point: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
-    return bool(((others >= point).all(1) & (others > point).any(1)).any())
+    return bool(_dominating(point, others).any())
 
 
 def _errors(standard_errors: ArrayLike, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,11 +1,9 @@
 """Third stage: what may belong to the front is measured again, on val_front, with the real attacks (S18)."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from nodekd.streams import seed_of
 from study.durable import read_json, replace_json
 from study.errors import StudyFailed
 from study.fronts import near_front, next_after_front, non_dominated
@@ -13,10 +11,16 @@ from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.pipeline import Stage
 from study.stages.search import trial_number
-from study.stages.teachers import teacher_names
+from study.stages.teachers import (
+    FRONT_SPLIT,
+    attack_settings,
+    front_images,
+    front_pool_key,
+    planned_attack,
+    teacher_names,
+)
 from study.statistics import standard_error
 
-SPLIT = "val_front"
 NEAR = 2.0
 """Standard errors within which a trial may still belong to the search front."""
 FILL_UP_WITHIN = 1.0
@@ -33,17 +37,10 @@ RULE = (
 
 def stages(context: Context) -> Iterator[Stage]:
     """Measure the candidates on val_front, then write down which students are attacked on test."""
-    names = teacher_names(context)
-    yield Batch(context, "teachers on val_front", [_teacher_job(context, name, key) for name, key in names.items()])
-    for name in names:
-        context.metrics(pool_key(name))
+    for name in teacher_names(context):
+        context.metrics(front_pool_key(name))
     yield Batch(context, "front", [_candidate_job(context, key) for key in candidates(context)])
     write_selection(context)
-
-
-def pool_key(name: str) -> str:
-    """Return the job that attacked a teacher on val_front."""
-    return f"pools/{SPLIT}/{name}"
 
 
 def candidates(context: Context) -> list[str]:
@@ -101,7 +98,7 @@ def write_selection(context: Context) -> None:
     )
     if not chosen:
         raise StudyFailed(
-            f"At least one candidate must be measured on {SPLIT}, but all failed; see {context.ledger.root}/front."
+            f"At least one candidate must be measured on {FRONT_SPLIT}, but all failed; see {context.ledger.root}/front."
         )
 
 
@@ -118,48 +115,17 @@ def _thin(ordered: list[int], most: int) -> list[int]:
     return [ordered[i] for i in np.linspace(0, len(ordered) - 1, most).round().astype(int)]
 
 
-def attack_settings(context: Context, **particulars: Any) -> dict[str, Any]:
-    """Return the payload of an attack that keeps no images, with one seed for all networks of the study."""
-    return {
-        "norm": context.space.robustness.norm,
-        "pool": {},
-        "shard": 0,
-        "shards": 1,
-        "images": "all",
-        "keep_images": False,
-        "seed": seed_of(context.space.study.seed, "robustness"),
-        **particulars,
-    }
-
-
-def planned_attack(context: Context, key: str, settings: dict[str, Any]) -> Planned:
-    """Plan an attack; its config is its settings."""
-    return Planned(context.job(key, "attack", **settings), {"settings": settings})
-
-
-def _front_attack(context: Context, network: str, **particulars: Any) -> dict[str, Any]:
-    search = context.space.search
-    return attack_settings(
+def _candidate_job(context: Context, trial: str) -> Planned:
+    number, search = trial_number(trial), context.space.search
+    settings = attack_settings(
         context,
-        network=network,
-        split=SPLIT,
-        images=16 if context.smoke else "all",
+        network=trial,
+        split=FRONT_SPLIT,
+        images=front_images(context),
         norm=search.norm,
         epsilons=[search.epsilon],
         attacks="front",
-        **particulars,
+        pool={f"transfer-{name}": front_pool_key(name) for name in teacher_names(context)},
+        identity={"model": f"student-{number:06d}", "kind": "student", "trial": number},
     )
-
-
-def _teacher_job(context: Context, name: str, teacher: str) -> Planned:
-    identity = {"model": name, "kind": "teacher", "trial": None}
-    settings = _front_attack(context, teacher, keep_images=True, identity=identity)
-    return planned_attack(context, pool_key(name), settings)
-
-
-def _candidate_job(context: Context, trial: str) -> Planned:
-    number = trial_number(trial)
-    identity = {"model": f"student-{number:06d}", "kind": "student", "trial": number}
-    pool = {f"transfer-{name}": pool_key(name) for name in teacher_names(context)}
-    settings = _front_attack(context, trial, pool=pool, identity=identity)
     return planned_attack(context, candidate_key(trial), settings)

@@ -10,10 +10,10 @@ from study.jobs.attack import ATTACK_SETS
 from study.jobs.subset import count_shards
 from study.stages.batch import Batch, Planned
 from study.stages.context import Context
-from study.stages.front import attack_settings, planned_attack, selected
+from study.stages.front import selected
 from study.stages.pipeline import Stage
 from study.stages.search import trial_key
-from study.stages.teachers import teacher_keys, teacher_names, undistilled
+from study.stages.teachers import attack_settings, planned_attack, teacher_keys, teacher_names, undistilled
 
 SPLIT = "test"
 SPECIFICATION = "robustness/specification.json"
@@ -22,12 +22,11 @@ CLASSICAL_TEST = "baselines/classical-test"
 
 
 def stages(context: Context) -> Iterator[Stage]:
-    """Train the twins; attack the teachers, whose images become the pool; then attack students and twins."""
+    """Train the twins while the teachers are attacked, whose images become the pool; then attack students and twins."""
     numbers = selected(context)
     twins = [_twin_job(context, number) for number in numbers if _is_distilled(context, number)]
-    yield Batch(context, "twins", [*twins])
     record_access(context, numbers)
-    yield Batch(context, "teachers on test", [*_teacher_jobs(context), _classical_job(context)])
+    yield Batch(context, "twins, and teachers on test", [*_teacher_jobs(context), *twins, _classical_job(context)])
     replace_json(context.ledger.root / SPECIFICATION, {"schema": 1, "specification": specification(context)})
     models = {f"student-{number:06d}": (trial_key(number), "student", number) for number in numbers}
     for twin in (planned.job.key for planned in twins):

@@ -28,18 +28,20 @@ RECIPE = 1
 ANCHOR = "baselines/anchor"
 CLASSICAL = "baselines/classical"
 SEARCH_SPLIT = "val_search"
+FRONT_SPLIT = "val_front"
 
 
 def stages(context: Context) -> Iterator[Stage]:
-    """Train what is missing, then make the stored adversarial images of the search (S16)."""
+    """Train the teachers; then train the anchor while the teachers are attacked for search (S16) and front (S18)."""
     keys = teacher_keys(context)
     for key in keys:
         take_from_cache(context, key)
-    yield Batch(context, "teachers", [*_teacher_jobs(context), _anchor_job(context), _classical_job(context)])
+    yield Batch(context, "teachers", [*_teacher_jobs(context), _classical_job(context)])
     for key in keys:
         context.metrics(key)
         give_to_cache(context, key)
-    yield Batch(context, "search pool", _pool_jobs(context))
+    pools = [pool for name, key in teacher_names(context).items() for pool in _pool_jobs(context, name, key)]
+    yield Batch(context, "anchor and pools", [*pools, _anchor_job(context)])
 
 
 def teacher_keys(context: Context) -> list[str]:
@@ -152,32 +154,56 @@ def pool_key(name: str) -> str:
     return f"pools/{SEARCH_SPLIT}/{name}"
 
 
+def front_pool_key(name: str) -> str:
+    """Return the job that attacked a teacher on val_front."""
+    return f"pools/{FRONT_SPLIT}/{name}"
+
+
+def front_images(context: Context) -> int | str:
+    """Return how many images of val_front are attacked: all, but for a smoke study."""
+    return context.space.search.images if context.smoke else "all"
+
+
+def attack_settings(context: Context, **particulars: Any) -> dict[str, Any]:
+    """Return the payload of an attack that keeps no images, with one seed for all networks of the study."""
+    return {
+        "norm": context.space.robustness.norm,
+        "pool": {},
+        "shard": 0,
+        "shards": 1,
+        "images": "all",
+        "keep_images": False,
+        "seed": seed_of(context.space.study.seed, "robustness"),
+        **particulars,
+    }
+
+
+def planned_attack(context: Context, key: str, settings: dict[str, Any]) -> Planned:
+    """Plan an attack; its config is its settings."""
+    return Planned(context.job(key, "attack", **settings), {"settings": settings})
+
+
 def teacher_names(context: Context) -> dict[str, str]:
     """Return the teachers' job keys by short name: `teacher`, numbered where there are several."""
     keys = list(dict.fromkeys(teacher_keys(context)))
     return {"teacher" if len(keys) == 1 else f"teacher-{number}": key for number, key in enumerate(keys)}
 
 
-def _pool_jobs(context: Context) -> list[Planned]:
+def _pool_jobs(context: Context, name: str, teacher: str) -> list[Planned]:
+    """Plan the attacks on a teacher whose images other networks are shown: on val_front, and the search's subset."""
     search = context.space.search
-    planned: list[Planned] = []
-    for name, network in teacher_names(context).items():
-        settings = {
-            "network": network,
-            "split": SEARCH_SPLIT,
-            "images": search.images,
-            "shard": 0,
-            "shards": 1,
-            "norm": search.norm,
-            "epsilons": [search.epsilon],
-            "attacks": "search-pool",
-            "pool": {},
-            "seed": seed_of(context.space.study.seed, "search-pool"),
-            "keep_images": True,
-            "identity": {"model": name, "kind": "teacher", "trial": None},
-        }
-        planned.append(Planned(context.job(pool_key(name), "attack", **settings), {"settings": settings}))
-    return planned
+    identity = {"model": name, "kind": "teacher", "trial": None}
+    common = {"network": teacher, "norm": search.norm, "epsilons": [search.epsilon], "identity": identity}
+    front = attack_settings(
+        context, **common, split=FRONT_SPLIT, images=front_images(context), attacks="front", keep_images=True
+    )
+    seen = attack_settings(
+        context, **common, split=SEARCH_SPLIT, images=search.images, attacks="search-pool", keep_images=True
+    )
+    return [
+        planned_attack(context, front_pool_key(name), front),
+        planned_attack(context, pool_key(name), seen),
+    ]
 
 
 def _cache(context: Context, key: str) -> Path:

@@ -17,7 +17,7 @@ LAUNCH = [sys.executable, "-m", "study.launch"]
 
 def run(*arguments, cwd, module="study.launch"):
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
     assert "Continue with: python -m study.launch" in errors
     study = tmp_path / "results" / "kd-smoke"
     assert json.loads(run(study, "--json", cwd=tmp_path, module="study.show").stdout)["state"] == "interrupted"
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=400).returncode == 0
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=400).returncode == 0
     assert not _children_of_session(process.pid)
 
 

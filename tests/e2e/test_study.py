@@ -84,7 +84,7 @@ class StoppingEngine:
 def bits(folder):
     """Return everything the study found, without times."""
     ledger, found = Ledger(Path(folder)), {}
-    for key in ledger.keys():
+    for key in ledger.keys(""):
         outcome = ledger.outcome(key)
         found[key] = (outcome["state"], json.dumps(outcome["values"], sort_keys=True))
         survivors = ledger.folder(key) / "survivors.npz"

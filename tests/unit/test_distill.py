@@ -69,7 +69,7 @@ def test_without_alpha_no_teacher_is_needed():
     assert torch.equal(
         distillation_loss(logits, None, labels, PLAIN), torch.nn.functional.cross_entropy(logits, labels)
     )
-    with pytest.raises(ValueError, match="alpha=0.5 needs teacher logits"):
+    with pytest.raises(ValueError, match=r"alpha=0\.5 needs teacher logits"):
         distillation_loss(logits, None, labels, Distillation(0.5))
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchdiffeq import odeint
 
 from nodekd.ode.fixed_grid import TABLEAUX, Tableau, solve_fixed
@@ -78,8 +79,6 @@ def test_autonomous_horizon_is_a_gain():
 
 @pytest.mark.parametrize("solver", FIXED)
 def test_a_step_costs_no_more_operations_than_counted(solver):
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     class Counter(TorchDispatchMode):
         count = 0
 

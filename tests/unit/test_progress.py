@@ -1,6 +1,7 @@
 """What a pipe and a terminal are told."""
 
 import io
+import time
 
 from rich.console import Console
 
@@ -47,8 +48,6 @@ def test_a_heartbeat_tells_that_work_goes_on():
     with progress.showing():
         progress.stage("search", 2, 0)
         progress.started(job(0))
-        import time
-
         time.sleep(0.2)
     assert "search: 0/2 done, 1 running, 0 failed" in stream.getvalue()
     length = len(stream.getvalue())

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from nodekd.attacks.cascade import worst_case
+from nodekd.attacks.spec import PGD_20
+from nodekd.attacks.threat import Threat
 from nodekd.data.dataset import Split
 from nodekd.data.views import Augmentation, count_views, take_views
 from nodekd.distill.logits import Distillation
@@ -129,10 +132,6 @@ def test_a_student_past_its_cap_is_a_status(split, gradient):
 
 
 def test_adversarial_training_makes_robust(split):
-    from nodekd.attacks.cascade import worst_case
-    from nodekd.attacks.spec import PGD_20
-    from nodekd.attacks.threat import Threat
-
     robust = {}
     for name, adversarial in {"plain": None, "adversarial": AdversarialTraining(0.3, 5)}.items():
         model = student()
