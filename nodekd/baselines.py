@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import torch
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 
@@ -37,7 +38,7 @@ def fit_baselines(train: Split) -> ClassicalBaselines:
     The SVM is scikit-learn's SVC with C = 10 and gamma `scale`: untuned, as a baseline should be.
     """
     chosen = np.linspace(0, len(train) - 1, min(len(train), LARGEST_TRAINING_SET)).round().astype(int)
-    pixels, labels = _pixels(train)[chosen], train.labels.cpu().numpy()[chosen]
+    pixels, labels = _pixels(train, torch.from_numpy(chosen)), train.labels.cpu().numpy()[chosen]
     return ClassicalBaselines(
         SVC(C=10.0, gamma="scale").fit(pixels, labels),
         KNeighborsClassifier(n_neighbors=1).fit(pixels, labels),
@@ -45,5 +46,5 @@ def fit_baselines(train: Split) -> ClassicalBaselines:
     )
 
 
-def _pixels(split: Split) -> np.ndarray:
-    return split.images().flatten(1).cpu().numpy()
+def _pixels(split: Split, rows: torch.Tensor | None = None) -> np.ndarray:
+    return split.images(rows).flatten(1).cpu().numpy()

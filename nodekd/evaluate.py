@@ -10,7 +10,7 @@ from torch import nn
 from nodekd.data.dataset import Split
 from nodekd.models.student import OdeStudent
 from nodekd.scoring import correct_rows, logits_of
-from nodekd.shapes import Logits
+from nodekd.shapes import Images, Logits
 
 
 @final
@@ -27,7 +27,7 @@ class Evaluation:
     solve_failures: int
     """Images whose solve failed alone."""
     nfe: float | None
-    """Mean evaluations of f per batch forward; None for networks without an ODE."""
+    """Evaluations of f in the forward solve of the first batch; None for networks without an ODE."""
 
     @property
     def accuracy(self) -> float:
@@ -39,22 +39,18 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> Evaluatio
     """Score a network in eval mode on every image of a split."""
     was_training = model.training
     model.eval()
-    images = split.images()
-    logits = logits_of(model, images, batch_size)
+    # A batch at a time: a large split of uint8 pixels would not fit as float32.
+    places = range(0, len(split), batch_size)
+    logits = torch.cat([logits_of(model, split.images(slice(at, at + batch_size)), batch_size) for at in places])
     solved = torch.isfinite(logits).all(dim=1)
     nll = float(F.cross_entropy(logits[solved], split.labels[solved])) if bool(solved.any()) else float("nan")
-    nfe = _mean_evaluations(model, split, batch_size) if isinstance(model, OdeStudent) else None
+    nfe = forward_evaluations(model, split.images(slice(0, batch_size))) if isinstance(model, OdeStudent) else None
     model.train(was_training)
     return Evaluation(logits, correct_rows(logits, split.labels), nll, int((~solved).sum()), nfe)
 
 
 @torch.no_grad()
-def _mean_evaluations(model: OdeStudent, split: Split, batch_size: int) -> float:
-    if model.integrator.fixed:
-        model(split.images(torch.arange(1, device=split.labels.device)))
-        return float(model.nfe)
-    total = 0.0
-    for rows in torch.arange(len(split), device=split.labels.device).split(batch_size):
-        model(split.images(rows))
-        total += model.nfe * len(rows)
-    return total / len(split)
+def forward_evaluations(model: OdeStudent, images: Images) -> float:
+    """Return the evaluations of f in the forward solve of a batch; adaptive solvers treat it as one system."""
+    model(images[:1] if model.integrator.fixed else images)
+    return float(model.nfe)

@@ -34,4 +34,5 @@ def proxy_survival(
         through a finer solver.
     """
     fine = student.with_integrator(finer(student.integrator))
-    return worst_case(student, images, labels, threat, ATTACKS, seed=seed, pool=pool, sources={PGD_10_FINER.name: fine})
+    exact = student.with_direct_gradient()
+    return worst_case(exact, images, labels, threat, ATTACKS, seed=seed, pool=pool, sources={PGD_10_FINER.name: fine})

@@ -165,6 +165,7 @@ class _Run:
         updates = -(-len(split) // config.batch_size) * config.epochs
         self.optimizer, self.schedule = _optimizer(model, config, updates)
         self.updates = 0
+        self.diverged = False
 
     def epoch(self, epoch: int) -> tuple[TrainingStatus, float, float]:
         """Pass over the images once; return the status, the mean loss and the share of views classified correctly."""
@@ -176,7 +177,8 @@ class _Run:
             logits = self.model(self._shown(clean, labels))
             loss = distillation_loss(logits, signal, labels, self.distillation)
             if _capped(self.model) or not self._update(loss):
-                return TrainingStatus.CAPPED, float("nan"), float("nan")
+                status = TrainingStatus.DIVERGED if self.diverged else TrainingStatus.CAPPED
+                return status, float("nan"), float("nan")
             total += torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == labels).sum()])
         loss_sum, correct = total.tolist()
         status = TrainingStatus.FINISHED if math.isfinite(loss_sum) else TrainingStatus.DIVERGED
@@ -189,11 +191,14 @@ class _Run:
         return _attacked(self.model, clean, labels, adversarial, self.seed, self.updates)
 
     def _update(self, loss: Tensor) -> bool:
-        """Take one step; False if the adjoint solve went past its cap."""
+        """Take one step; False if the adjoint solve went past its cap or diverged."""
         self.optimizer.zero_grad(set_to_none=True)
         try:
             loss.backward()
         except EvaluationCapError:
+            return False
+        except AssertionError:  # torchdiffeq's adjoint met a state that is not finite
+            self.diverged = True
             return False
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -257,7 +262,13 @@ def _optimizer(
         )
     if config.schedule == "one-cycle":
         # One update more than needed: PyTorch's schedule refuses the step after its last one.
-        return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=updates + 1)
+        # Its cycle of the momentum is kept for adamw's first beta; sgd keeps the momentum that was asked for.
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            config.learning_rate,
+            total_steps=updates + 1,
+            cycle_momentum=config.optimizer == "adamw",
+        )
     if config.schedule == "cosine":
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)

@@ -3,7 +3,9 @@
 The driver never trains or attacks; all of that is done by the workers of an engine.
 """
 
+import shlex
 import sys
+from pathlib import Path
 
 from nodekd.data.dataset import SPLITS, DataConfig, load
 from nodekd.data.views import count_views
@@ -11,12 +13,12 @@ from nodekd.errors import NodekdError
 from study.engine.job import Engine
 from study.engine.ray_tune import RayTuneEngine
 from study.errors import EnvironmentFault, Interrupted, StudyError
-from study.identity import check_same_data, is_done, study_folder, write_identity
+from study.identity import check_same_data, check_same_teachers, is_done, study_folder, write_identity
 from study.jobs.execute import execute
 from study.ledger import Ledger
 from study.order import Order
 from study.preview import banner, plan_text, resumed_text
-from study.progress import progress_for
+from study.progress import Progress, progress_for
 from study.report.page import write_report
 from study.results import load as load_results
 from study.results import write_snapshots
@@ -26,7 +28,7 @@ from study.stages.batch import is_crash
 from study.stages.context import Context, Facts
 from study.stages.pipeline import Pipeline
 from study.stages.plan import plan
-from study.stages.teachers import checkpoint_path
+from study.stages.teachers import checkpoint_path, teacher_keys
 
 
 def drive(order: Order, engine: Engine | None = None) -> int:
@@ -49,17 +51,24 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         return 0
     ledger = Ledger(folder)
     if order.part == "report":
+        load_results(folder)
         _report(ledger)
         return 0
     with ledger.lock():
         check_same_data(ledger, facts)
-        if order.part == "all" and is_done(ledger, order):
+        if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")
             print_results(load_results(folder, "complete"))
             return 0
-        write_identity(ledger, order, facts, "ray" if engine is None else type(engine).__name__)
+        progress = progress_for(
+            sys.stdout, refresh_s=order.space.progress.refresh_s, heartbeat_s=order.space.progress.heartbeat_s
+        )
+        context = Context(order.space, ledger, facts, progress, smoke=order.smoke)
+        teachers = teacher_keys(context)
+        check_same_teachers(ledger, teachers)
+        write_identity(ledger, order, facts, teachers, "ray" if engine is None else type(engine).__name__)
         ledger.event("launched", command=order.command, part=order.part)
-        return _run(order, ledger, facts, engine or _ray_engine(order))
+        return _run(order, context, progress, engine or _ray_engine(order))
 
 
 def study_facts(space: Space) -> Facts:
@@ -94,21 +103,18 @@ def _ray_engine(order: Order) -> Engine:
     )
 
 
-def _run(order: Order, ledger: Ledger, facts: Facts, engine: Engine) -> int:
-    progress = progress_for(
-        sys.stdout, refresh_s=order.space.progress.refresh_s, heartbeat_s=order.space.progress.heartbeat_s
-    )
-    context = Context(order.space, ledger, facts, progress, smoke=order.smoke)
+def _run(order: Order, context: Context, progress: Progress, engine: Engine) -> int:
+    ledger = context.ledger
     resumed = resumed_text(ledger)
     try:
         dashboard = engine.start()
-        print(banner(order, facts, ledger.root, engine, dashboard, resumed))
+        print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
             engine.run(Pipeline(plan(context, order.part)), execute)
     except Interrupted:
         ledger.event("interrupted")
         _report(ledger, "interrupted")
-        print(f"Continue with: {order.command}", file=sys.stderr)
+        print(f"Continue with: {continuing(order, ledger.root)}", file=sys.stderr)
         raise
     except StudyError as fault:
         ledger.event("interrupted", reason=str(fault))
@@ -120,21 +126,42 @@ def _run(order: Order, ledger: Ledger, facts: Facts, engine: Engine) -> int:
 
 
 def _finish(order: Order, ledger: Ledger) -> int:
+    """Report, and call the study finished only if nothing is missing that the same command would still do."""
     ledger.event("stage", stage="report")
-    complete = order.part in ("all", "robustness")
+    budget = order.space.budget
+    crashed = [key for key in ledger.keys("") if is_crash(ledger.outcome(key) or {"state": ""})]
+    trials = [key for key in crashed if key.startswith("trials/")]
+    others = [key for key in crashed if key not in trials]
+    searched = order.part == "all" or len(ledger.keys("trials")) >= budget.trials
+    complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
     if complete:
         ledger.event("finished", space=order.space.document())
     _report(ledger, "complete" if complete else "interrupted")
-    crashes = [key for key in ledger.keys("trials") if is_crash(ledger.outcome(key) or {"state": ""})]
-    allowed = order.space.budget.max_failed_trials
-    if len(crashes) <= allowed:
-        return 0
-    print(
-        f"{len(crashes)} trials crashed, more than budget.max_failed_trials={allowed}: {', '.join(crashes[:5])}. "
-        "Each has a log.txt in its folder.",
-        file=sys.stderr,
-    )
-    return 1
+    if len(trials) > budget.max_failed_trials:
+        _complain(
+            f"{len(trials)} trials crashed, more than budget.max_failed_trials={budget.max_failed_trials}", trials
+        )
+    if others:
+        _complain(f"{len(others)} jobs crashed; the same command tries them again", others)
+    return 0 if not others and len(trials) <= budget.max_failed_trials else 1
+
+
+def _complain(sentence: str, keys: list[str]) -> None:
+    print(f"{sentence}: {', '.join(keys[:5])}. Each has a log.txt in its folder.", file=sys.stderr)
+
+
+def continuing(order: Order, folder: Path) -> str:
+    """Return the command that goes on with this study, also where it began with `--resume never`."""
+    if order.resume != "never":
+        return order.command
+    words = [word for word in shlex.split(order.command) if word != "--resume=never"]
+    while "--resume" in words:
+        place = words.index("--resume")
+        del words[place : place + 2]
+    while "--output" in words:
+        place = words.index("--output")
+        del words[place : place + 2]
+    return shlex.join([*words, "--output", str(folder)])
 
 
 def _report(ledger: Ledger, state: str | None = None) -> None:

@@ -151,7 +151,7 @@ def _shortest_shift(point: NDArray[np.float64], error: NDArray[np.float64], fron
 
 
 def _dominating(point: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return (others >= point).all(1) & (others > point).any(1)
+    return np.logical_and((others >= point).all(1), (others > point).any(1))
 
 
 def _dominated(point: NDArray[np.float64], others: NDArray[np.float64]) -> bool:

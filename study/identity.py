@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ def study_folder(order: Order) -> Path:
             raise ResumeConflict(
                 f"--resume must needs an earlier study, but {folder} holds none. Drop --resume to begin."
             )
+        if folder.exists() and not folder.is_dir():
+            raise EnvironmentFault(f"A study needs a folder, but {folder} is a file. Choose another --output.")
         if folder.exists() and any(path.name != "driver.lock" for path in folder.iterdir()):
             raise EnvironmentFault(
                 f"A study needs a folder of its own, but {folder} holds other files. Choose another --output."
@@ -53,7 +55,7 @@ def _free_name(folder: Path) -> Path:
     return next(path for n in itertools.count(2) if not (path := folder.with_name(f"{folder.name}-{n}")).exists())
 
 
-def write_identity(ledger: Ledger, order: Order, facts: Facts, engine: str) -> None:
+def write_identity(ledger: Ledger, order: Order, facts: Facts, teachers: Sequence[str], engine: str) -> None:
     """Write `study.json` and the byte copy `space.yaml`; a resumed study keeps its creation and records the launch."""
     space = order.space
     stored = read_json(ledger.root / "study.json") or {}
@@ -69,6 +71,7 @@ def write_identity(ledger: Ledger, order: Order, facts: Facts, engine: str) -> N
             "identity": space.identity(),
             "split_hash": facts.split_hash,
             "split_sizes": dict(facts.sizes),
+            "teachers": list(teachers),
             "classes": facts.classes,
             "data": space.data.name,
             "seed": space.study.seed,
@@ -95,6 +98,21 @@ def check_same_data(ledger: Ledger, facts: Facts) -> None:
         raise ResumeConflict(
             f"{ledger.root} was begun on other images: its split hash is {stored['split_hash'][:12]}, but the data now "
             f"gives {facts.split_hash[:12]}. Restore the data or begin a new study with --resume never."
+        )
+
+
+def check_same_teachers(ledger: Ledger, teachers: Sequence[str]) -> None:
+    """Refuse to go on with other teachers than the study began with; their keys hash all that makes them.
+
+    Raises:
+        ResumeConflict: If a checkpoint's content or PyTorch's version changed since.
+    """
+    stored = (read_json(ledger.root / "study.json") or {}).get("teachers")
+    if stored is not None and stored != list(teachers):
+        raise ResumeConflict(
+            f"{ledger.root} was begun with the teachers {', '.join(stored)}, but they would now be "
+            f"{', '.join(teachers)}: a checkpoint or the version of PyTorch changed. Restore it, or begin a new study "
+            "with --resume never."
         )
 
 

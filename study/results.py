@@ -132,7 +132,7 @@ def load(path: Path | str, state: str | None = None) -> Results:
     state = state or _state(ledger, events)
     configs = _configs(ledger, problems)
     selection = _tolerant(lambda: read_json(folder / "front" / "selection.json"), problems) or {}
-    survivors = _survivors(ledger, problems)
+    survivors = _selected(_survivors(ledger, problems), selection)
     outcomes = {key.removeprefix("baselines/"): o for key, o in _outcomes(ledger, "baselines", problems)}
     twins = {name: outcome for name, outcome in outcomes.items() if name.startswith("twin-")}
     return Results(
@@ -267,6 +267,14 @@ def _at_epsilon(entries: Sequence[Mapping[str, Any]], epsilon: float | None) -> 
         if epsilon is not None and math.isclose(float(entry["epsilon"]), epsilon, rel_tol=1e-9):
             return entry
     return entries[0] if len(entries) == 1 else {}
+
+
+def _selected(survivors: dict[str, Survivors], selection: Mapping[str, Any]) -> dict[str, Survivors]:
+    """Leave out students, and their twins, that val_front no longer chooses: test may not choose them either (S18)."""
+    attacked = selection.get("attacked")
+    if attacked is None:
+        return survivors
+    return {name: bits for name, bits in survivors.items() if bits.trial is None or bits.trial in attacked}
 
 
 def _survivors(ledger: Ledger, problems: list[str]) -> dict[str, Survivors]:

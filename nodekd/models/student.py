@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self, final
 
 import torch
@@ -87,6 +87,10 @@ class OdeStudent(nn.Module):
                 self.status = solution.status
                 break
         return state
+
+    def with_direct_gradient(self) -> Self:
+        """Return the same network with exact gradients through its steps, for whoever differentiates by the images."""
+        return self.with_integrator(replace(self.integrator, gradient="direct"))
 
     def with_integrator(self, integrator: Integrator) -> Self:
         """Return the same network, sharing every weight, solved another way."""

@@ -1,16 +1,18 @@
 """Attack one trained network on one shard of one split, over ascending epsilons."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from nodekd.attacks.cascade import Survival, worst_case
+from nodekd.attacks.cascade import CARRIED, Survival, worst_case
 from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, STANDARD, Attack
 from nodekd.attacks.threat import Threat
 from nodekd.data.dataset import Split
-from nodekd.evaluate import evaluate
+from nodekd.evaluate import forward_evaluations
 from nodekd.models.student import OdeStudent
 from nodekd.streams import seed_of
 from study.jobs.networks import trained_network
@@ -37,28 +39,39 @@ def run_attack(work: Work) -> Result:
     images, labels, ids = split.images(rows), split.labels[rows], split.ids[rows]
     dataset = work.dataset("train", payload["split"])
     network = trained_network(work, payload["network"], dataset)
+    if isinstance(network, OdeStudent):
+        network = network.with_direct_gradient()
     attacks = ATTACK_SETS[payload["attacks"]]
     folders = {name: work.ledger.folder(key) for name, key in payload["pool"].items()}
     survivals: list[Survival] = []
     for index, epsilon in enumerate(payload["epsilons"]):
         before = survivals[-1] if survivals else None
-        survivals.append(
-            worst_case(
-                network,
-                images,
-                labels,
-                Threat(payload["norm"], epsilon),
-                attacks,
-                seed=seed_of(payload["seed"], "attack", payload["split"], payload["shard"], index),
-                pool=read_pool(folders, ids, index),
-                carried=None if before is None else before.broken.any(dim=0),
-                carried_images=None if before is None else before.images,
-            )
+        # A network whose images others are shown is attacked afresh at every epsilon, with all the room it gives.
+        carry = before is not None and not payload["keep_images"]
+        found = worst_case(
+            network,
+            images,
+            labels,
+            Threat(payload["norm"], epsilon),
+            attacks,
+            seed=seed_of(payload["seed"], "attack", payload["split"], payload["shard"], index),
+            pool=read_pool(folders, ids, index),
+            carried=before.broken.any(dim=0) if before is not None and carry else None,
         )
+        survivals.append(found if before is None or carry else also_broken_before(found, before))
     write_survivors(work.folder, ids, labels, survivals)
     if payload["keep_images"]:
         write_images(work.folder, ids, survivals)
-    return Result(metrics=_metrics(work, network, split, attacks, survivals, folders))
+    return Result(metrics=_metrics(work, network, images, attacks, survivals, folders))
+
+
+def also_broken_before(found: Survival, before: Survival) -> Survival:
+    """Count what a smaller epsilon broke as broken at this one, too: its images lie in the larger ball."""
+    missed = before.broken.any(dim=0) & ~found.broken.any(dim=0)
+    broken = found.broken.clone()
+    broken[found.columns.index(CARRIED)] |= missed
+    images = torch.where(missed[:, None, None, None], before.images, found.images)
+    return replace(found, broken=broken, images=images)
 
 
 def _images(work: Work) -> tuple[Split, Any]:
@@ -70,7 +83,7 @@ def _images(work: Work) -> tuple[Split, Any]:
 def _metrics(
     work: Work,
     network: nn.Module,
-    split: Split,
+    images: Tensor,
     attacks: tuple[Attack, ...],
     survivals: list[Survival],
     folders: dict[str, Path],
@@ -101,7 +114,7 @@ def _metrics(
             }
             for epsilon, survival in zip(payload["epsilons"], survivals, strict=True)
         ],
-        "nfe": evaluate(network, split).nfe if isinstance(network, OdeStudent) else None,
+        "nfe": forward_evaluations(network, images) if isinstance(network, OdeStudent) else None,
         "seconds_by_attack": {
             name: sum(survival.seconds[column] for survival in survivals)
             for column, name in enumerate(survivals[0].columns)

@@ -26,6 +26,8 @@ RUNNERS: dict[str, Callable[[Work], Result]] = {
     "attack": run_attack,
     "classical": run_classical,
 }
+SPOILING = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
+"""Errors after which a worker is better replaced: its memory or its GPU context is gone."""
 
 
 def execute(job: Job) -> None:
@@ -40,8 +42,9 @@ def execute(job: Job) -> None:
     torch.set_num_threads(max(1, int(job.payload.get("threads", 1))))
     work = Work(ledger, job.key, dict(job.payload), worker_device())
     with ledger.begin(job.key) as attempt, _log(work) as log:
-        result = _run(RUNNERS[job.kind], work, log)
-        release_memory()
+        result, fault = _run(RUNNERS[job.kind], work, log)
+        if not isinstance(fault, SPOILING):
+            release_memory()
         ledger.commit(
             job.key,
             {
@@ -58,15 +61,17 @@ def execute(job: Job) -> None:
                 "versions": {"python": platform.python_version(), "torch": version("torch")},
             },
         )
+    if isinstance(fault, SPOILING):
+        raise fault  # the outcome stands; the engine replaces the worker
 
 
-def _run(runner: Callable[[Work], Result], work: Work, log: IO[str]) -> Result:
+def _run(runner: Callable[[Work], Result], work: Work, log: IO[str]) -> tuple[Result, Exception | None]:
     try:
-        return runner(work)
+        return runner(work), None
     except Exception as error:  # noqa: BLE001 - whatever the work raises becomes the job's outcome
         traceback.print_exc(file=log)
         first_line = (str(error).splitlines() or [""])[0]
-        return Result(state="FAIL", reason=f"error: {type(error).__name__}: {first_line}"[:500])
+        return Result(state="FAIL", reason=f"error: {type(error).__name__}: {first_line}"[:500]), error
 
 
 @contextlib.contextmanager

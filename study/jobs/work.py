@@ -7,7 +7,8 @@ from typing import Any, final
 
 import torch
 
-from nodekd.data.dataset import DataConfig, Dataset, load
+from nodekd.data.dataset import SPLITS, DataConfig, Dataset, load
+from nodekd.errors import DataError
 from study.ledger import Ledger
 
 
@@ -27,8 +28,18 @@ class Work:
         return self.ledger.folder(self.key)
 
     def dataset(self, *splits: str) -> Dataset:
-        """Return the study's data on this worker's device, with the named splits in memory."""
-        return _dataset(DataConfig(**self.payload["data"]), splits, self.device)
+        """Return the study's data on this worker's device, with at least the named splits in memory.
+
+        Raises:
+            DataError: If this machine's data is not what the study was begun on.
+        """
+        dataset = _dataset(DataConfig(**self.payload["data"]), "test" in splits, self.device)
+        if dataset.split_hash != self.payload["split_hash"]:
+            raise DataError(
+                f"All machines of a study must see the same data, but this one's split hash is "
+                f"{dataset.split_hash[:12]} and the study's {self.payload['split_hash'][:12]}; look at data.root here."
+            )
+        return dataset
 
 
 @final
@@ -47,9 +58,10 @@ def failed(reason: str, metrics: dict[str, Any]) -> Result:
     return Result(metrics=metrics, state="FAIL", reason=reason)
 
 
-@lru_cache(maxsize=4)
-def _dataset(config: DataConfig, splits: tuple[str, ...], device: str) -> Dataset:
-    return load(config, splits=splits, device=device)
+@lru_cache(maxsize=2)
+def _dataset(config: DataConfig, with_test: bool, device: str) -> Dataset:
+    """Load once per worker; test is in memory only where a job asks for it."""
+    return load(config, splits=SPLITS if with_test else [name for name in SPLITS if name != "test"], device=device)
 
 
 def worker_device() -> str:

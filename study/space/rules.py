@@ -167,8 +167,8 @@ class Rules:
     def _check_sampler(self) -> None:
         sampler = self._sections.values["sampler"]
         place = self._sections.given["sampler"].get("startup_trials")
-        if place is not None and sampler.name != "tpe" and not self._sampler_overridden(place):
-            message = f"`sampler.startup_trials` has no effect on {sampler.name}; remove it or choose tpe."
+        if place is not None and sampler.name not in {"tpe", "gp"} and not self._sampler_overridden(place):
+            message = f"`sampler.startup_trials` has no effect on {sampler.name}; remove it or choose tpe or gp."
             self._problems.add(place, message)
         for parameter in self._parameters if sampler.name == "grid" else ():
             if parameter.kind == "float" and parameter.step is None:

@@ -1,6 +1,6 @@
 """A stage whose jobs are known when it begins: hand them out, hand a lost one out again, and settle for good."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -9,7 +9,7 @@ from study.engine.job import Job
 from study.stages.context import Context
 
 MOST_ATTEMPTS = 3
-"""Times a job is started before the death of its worker counts as its outcome."""
+"""Times one launch starts a job before the death of its worker counts as the job's outcome."""
 
 
 @final
@@ -40,6 +40,7 @@ class Batch:
             if context.ledger.outcome(item.job.key) is None:
                 self._todo.append(item)
         self._in_flight: set[str] = set()
+        self._handed_out: Counter[str] = Counter()
         context.observer.stage(name, len(self._planned), len(self._planned) - len(self._todo))
 
     def next(self) -> Job | None:
@@ -49,13 +50,14 @@ class Batch:
         item = self._todo.popleft()
         self._context.ledger.write_config(item.job.key, {"schema": 1, "kind": item.job.kind, **item.config})
         self._in_flight.add(item.job.key)
+        self._handed_out[item.job.key] += 1
         self._context.observer.started(item.job)
         return item.job
 
     def settled(self, job: Job, error: str | None) -> None:
         """Take note that a job ended; without an outcome its worker died."""
         self._in_flight.discard(job.key)
-        outcome = settle(self._context, job, error)
+        outcome = settle(self._context, job, error, self._handed_out[job.key])
         if outcome is None:
             self._todo.append(self._planned[job.key])
         else:
@@ -67,19 +69,23 @@ class Batch:
         return not self._todo and not self._in_flight
 
 
-def settle(context: Context, job: Job, error: str | None) -> dict[str, Any] | None:
-    """Return the job's outcome; None if its worker died and it deserves another attempt."""
+def settle(context: Context, job: Job, error: str | None, handed_out: int) -> dict[str, Any] | None:
+    """Return the job's outcome; None if its worker died and it deserves another attempt.
+
+    Args:
+        context: The study.
+        job: The job that is over.
+        error: What the engine says of it.
+        handed_out: How often this launch has handed the job out, this time included.
+    """
     outcome = context.ledger.outcome(job.key)
     if outcome is not None:
         return outcome
-    attempts = context.ledger.attempts(job.key)
-    if attempts < MOST_ATTEMPTS:
-        context.observer.note(
-            f"{job.key}: its worker was lost ({error or 'no outcome'}); attempt {attempts + 1} follows"
-        )
+    if handed_out < MOST_ATTEMPTS:
+        context.observer.note(f"{job.key}: its worker was lost ({error or 'no outcome'}); it is started again")
         return None
     reason = f"crashed: {error or 'the worker ended without an outcome'}"[:500]
-    return context.ledger.commit(job.key, {"kind": job.kind, "state": "FAIL", "reason": reason, "attempt": attempts})
+    return context.ledger.commit(job.key, {"kind": job.kind, "state": "FAIL", "reason": reason, "attempt": handed_out})
 
 
 def is_crash(outcome: Mapping[str, Any]) -> bool:

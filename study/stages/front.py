@@ -98,7 +98,8 @@ def write_selection(context: Context) -> None:
     )
     if not chosen:
         raise StudyFailed(
-            f"At least one candidate must be measured on {FRONT_SPLIT}, but all failed; see {context.ledger.root}/front."
+            f"At least one candidate must be measured on {FRONT_SPLIT}, but all failed; "
+            f"see {context.ledger.root}/front."
         )
 
 

@@ -26,7 +26,10 @@ def stages(context: Context) -> Iterator[Stage]:
     numbers = selected(context)
     twins = [_twin_job(context, number) for number in numbers if _is_distilled(context, number)]
     record_access(context, numbers)
-    yield Batch(context, "twins, and teachers on test", [*_teacher_jobs(context), *twins, _classical_job(context)])
+    teachers = _teacher_jobs(context)
+    yield Batch(context, "twins, and teachers on test", [*teachers, *twins, _classical_job(context)])
+    for planned in teachers:
+        context.metrics(planned.job.key)
     replace_json(context.ledger.root / SPECIFICATION, {"schema": 1, "specification": specification(context)})
     models = {f"student-{number:06d}": (trial_key(number), "student", number) for number in numbers}
     for twin in (planned.job.key for planned in twins):

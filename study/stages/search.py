@@ -1,7 +1,7 @@
 """Second stage: Optuna proposes points, workers train and measure them, the files are the truth."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, final
 
@@ -51,6 +51,7 @@ class Search:
         self._crashes = sum(is_crash(ledger.outcome(key) or {"state": ""}) for key in self._settled_keys)
         self._exhausted = False
         self._in_flight: set[str] = set()
+        self._handed_out: Counter[str] = Counter()
         self._pool = search_pool(context)
         context.observer.stage(self.name, context.space.budget.trials, len(self._settled_keys))
 
@@ -73,7 +74,7 @@ class Search:
     def settled(self, job: Job, error: str | None) -> None:
         """Tell Optuna the outcome that stands in the ledger."""
         self._in_flight.discard(job.key)
-        outcome = settle(self._context, job, error)
+        outcome = settle(self._context, job, error, self._handed_out[job.key])
         if outcome is None:
             self._resumed.append(job.key)
             return
@@ -95,6 +96,7 @@ class Search:
     def _hand_out(self, key: str) -> Job:
         job = trial_job(self._context, key, self._pool)
         self._in_flight.add(key)
+        self._handed_out[key] += 1
         self._context.observer.started(job)
         return job
 

@@ -15,7 +15,7 @@ from nodekd.streams import seed_of
 from study.errors import EnvironmentFault
 from study.points import Parameter, walk
 from study.space.settings import Space
-from study.stages.batch import Batch, Planned
+from study.stages.batch import Batch, Planned, is_crash
 from study.stages.context import Context
 from study.stages.pipeline import Stage
 
@@ -42,6 +42,11 @@ def stages(context: Context) -> Iterator[Stage]:
         give_to_cache(context, key)
     pools = [pool for name, key in teacher_names(context).items() for pool in _pool_jobs(context, name, key)]
     yield Batch(context, "anchor and pools", [*pools, _anchor_job(context)])
+    for pool in pools:
+        context.metrics(pool.job.key)
+    anchor = context.ledger.outcome(ANCHOR)
+    if anchor is None or is_crash(anchor):  # a diverged anchor is a result; a crash would change the pool on resume
+        context.metrics(ANCHOR)
 
 
 def teacher_keys(context: Context) -> list[str]:
@@ -227,14 +232,14 @@ def give_to_cache(context: Context, key: str) -> None:
     if cached.exists():
         return
     beside = cached.with_name(f".{cached.name}.{uuid.uuid4().hex[:8]}")
-    beside.mkdir(parents=True)
-    for path in folder.iterdir():
-        if path.is_file():
-            _link_or_copy(path, beside / path.name)
     try:
+        beside.mkdir(parents=True)
+        for path in folder.iterdir():
+            if path.is_file():
+                _link_or_copy(path, beside / path.name)
         beside.rename(cached)
-    except OSError:
-        shutil.rmtree(beside)
+    except OSError:  # somebody was first, or the folder beside the study cannot be written: the study has its own copy
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -295,12 +295,15 @@ def test_models_are_paired_by_image_not_by_place(tmp_path: Path) -> None:
 def test_attacks_under_an_earlier_specification_are_not_shown(tmp_path: Path) -> None:
     folder = write_study(tmp_path, Plan(trials=8, attacked=1, epochs=1, failures={}))
     before = load(folder)
-    old = _shard(folder / "robustness" / "student-000001" / "ffffffff-000", [1, 2, 3], [0.1])[1]
-    record = {"schema": 1, "state": "COMPLETE", "metrics": {**old, "specification": "ffffffff"}}
-    (folder / "robustness/student-000001/ffffffff-000/outcome.json").write_text(json.dumps(record))
+    number = before.selection["attacked"][0]
+    student = f"student-{number:06d}"
+    old = _shard(folder / "robustness" / student / "ffffffff-000", [1, 2, 3], [0.1])[1]
+    metrics = {**old, "model": student, "trial": number, "specification": "ffffffff"}
+    record = {"schema": 1, "state": "COMPLETE", "metrics": metrics}
+    (folder / f"robustness/{student}/ffffffff-000/outcome.json").write_text(json.dumps(record))
     assert load(folder).robustness.equals(before.robustness)
     (folder / "robustness/specification.json").write_text('{"specification": "ffffffff"}')
-    assert set(load(folder).survivors) == {"student-000001"}
+    assert set(load(folder).survivors) == {student}
 
 
 def test_finished_trials_and_teacher_are_those_written(whole: Path) -> None:
