@@ -138,7 +138,7 @@ def _attacked_row(results: Results, mark: Mark, own: Sequence[Mark | None]) -> l
     cells: list[Cell] = [(f"{model_text(mark)}\n{place}", mark.trial), _rate_cell(mark.clean)]
     cells += [_rate_cell(m.robust) if m else ("not attacked", None) for m in own]
     nfe = results.survivors[mark.model].nfe
-    cells.append(("unknown", None) if math.isnan(nfe) else (f"{nfe:.4g}", nfe))
+    cells.append(("none", None) if math.isnan(nfe) else (f"{nfe:.4g}", nfe))
     rows = results.trials[results.trials["trial"] == mark.trial]["parameter_count"].dropna()
     count = int(rows.iloc[0]) if len(rows) else _teacher_parameters(results, mark)
     cells.append((f"{count:,}".replace(",", "\u202f"), count) if count else ("unknown", None))

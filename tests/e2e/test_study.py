@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nodekd.attacks.spec import APGD_CE, APGD_T, FGSM, PGD_20
 from study import driver
@@ -291,6 +292,71 @@ def test_a_worker_that_dies_again_and_again_becomes_a_failed_trial():
     trials = load("s/kd").trials
     assert trials["state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials["reason"][1] == "crashed: the worker died"
+
+
+def test_attacking_a_partial_search_does_not_finish_it():
+    with pytest.raises(Interrupted):
+        driver.drive(order("s/kd"), StoppingEngine(6))
+    assert driver.drive(order("s/kd", part="robustness"), InlineEngine()) == 0
+    assert load("s/kd").summary()["state"] == "interrupted"
+    assert driver.drive(order("s/kd"), InlineEngine()) == 0
+    summary = load("s/kd").summary()
+    assert (summary["state"], summary["trials"]["complete"]) == ("complete", 4)
+
+
+def test_a_crashed_twin_is_told_and_trained_by_the_same_command(monkeypatch, capsys):
+    real = worker.RUNNERS["student"]
+
+    def crash(work):
+        if "twin" in work.key:
+            raise RuntimeError("broken on purpose")
+        return real(work)
+
+    monkeypatch.setitem(worker.RUNNERS, "student", crash)
+    assert driver.drive(order("s/kd", "budget.trials=1"), InlineEngine()) == 1
+    assert "1 jobs crashed; the same command tries them again: baselines/twin-000000" in capsys.readouterr().err
+    monkeypatch.setitem(worker.RUNNERS, "student", real)
+    assert driver.drive(order("s/kd", "budget.trials=1"), InlineEngine()) == 0
+    assert "twin" in {entry["kind"] for entry in load("s/kd").summary()["robustness"]}
+
+
+def test_without_its_pool_no_trial_is_run(monkeypatch):
+    def crash(work):
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setitem(worker.RUNNERS, "attack", crash)
+    with pytest.raises(StudyFailed, match=r"pools/val_front/teacher must succeed"):
+        driver.drive(order("s/kd"), InlineEngine())
+    assert not Path("s/kd/trials").exists()
+
+
+def test_another_teacher_under_the_same_name_is_refused():
+    driver.drive(order("s/one", "budget.trials=1", part="search"), InlineEngine())
+    weights = next(Path("s/one/teachers").glob("*/weights.pt")).resolve()
+    checkpoint = Path("resnet.pt")
+    checkpoint.write_bytes(weights.read_bytes())
+    loaded = order("s/two", "budget.trials=1", "teachers.0.checkpoint=resnet.pt", part="search")
+    driver.drive(loaded, InlineEngine())
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value * 1.01 for name, value in state.items()}, checkpoint)
+    with pytest.raises(ResumeConflict, match="a checkpoint or the version of PyTorch changed"):
+        driver.drive(loaded, InlineEngine())
+
+
+def test_a_study_begun_with_resume_never_names_its_own_folder():
+    begun = order("s/kd", resume="never", command="python -m study.launch kd.yaml --resume never --output s/kd")
+    assert driver.continuing(begun, Path("s/kd-2")) == "python -m study.launch kd.yaml --output s/kd-2"
+
+
+def test_a_stored_report_is_made_again_and_a_missing_study_is_told():
+    driver.drive(order("s/kd", "budget.trials=1"), InlineEngine())
+    page = Path("s/kd/report/index.html")
+    page.unlink()
+    assert driver.drive(order("s/kd", "budget.trials=1", part="report"), StoppingEngine(0)) == 0
+    assert page.is_file()
+    assert load("s/kd").summary()["state"] == "complete"
+    with pytest.raises(EnvironmentFault, match="study.json"):
+        driver.drive(order("s/none", part="report"), StoppingEngine(0))
 
 
 def test_validate_and_dry_run_write_nothing(capsys):

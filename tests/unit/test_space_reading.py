@@ -58,7 +58,7 @@ def test_settings_hold_what_has_an_effect_and_nothing_else() -> None:
     assert fixed["seed"] == 0
     assert fixed["teacher"] == 0
     adaptive = space.settings({"solver": "dopri5", "horizon": 1, "rtol": 1e-3, "temperature": 2, "alpha": 0})
-    assert adaptive["student"] | {"rtol": 1e-3, "atol": 1e-3, "max_evaluations": 32} == adaptive["student"]
+    assert adaptive["student"] | {"rtol": 1e-3, "atol": 1e-3, "max_evaluations": 16} == adaptive["student"]
     assert "evaluations" not in adaptive["student"]
     assert "temperature" not in adaptive["distill"]
     assert adaptive["distill"]["alpha"] == 0.0

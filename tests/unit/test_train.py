@@ -147,3 +147,13 @@ def test_impossible_training_is_refused():
         TrainConfig(epochs=0)
     with pytest.raises(ValueError, match="`learning_rate > 0`"):
         TrainConfig(learning_rate=0.0)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_momentum_is_the_one_that_was_asked_for(split, schedule):
+    ends = [
+        run(split, config=TrainConfig("sgd", 0.05, momentum=m, epochs=2, batch_size=16, schedule=schedule))
+        for m in (0.5, 0.9, 0.5)
+    ]
+    assert torch.equal(ends[0], ends[2])
+    assert (ends[0] - ends[1]).norm() > 1e-2

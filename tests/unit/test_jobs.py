@@ -1,0 +1,76 @@
+"""Single jobs: the split they check, the room an attack is given, the subset they look at."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nodekd.attacks.cascade import CARRIED, Survival
+from nodekd.data.dataset import DataConfig, load
+from nodekd.errors import DataError
+from study.jobs.attack import also_broken_before
+from study.jobs.networks import distillation_of, integrator_of, train_config_of
+from study.jobs.subset import count_shards, subset
+from study.jobs.work import Work
+from study.ledger import Ledger
+
+DATA = {"name": "digits", "root": "data", "image_size": None, "shuffle": False}
+
+
+def test_a_worker_with_other_data_refuses_to_work(tmp_path: Path):
+    digits = load(DataConfig())
+    right = Work(Ledger(tmp_path), "trials/000000", {"data": DATA, "split_hash": digits.split_hash}, "cpu")
+    assert set(right.dataset("train").splits) == {"train", "val_search", "val_front"}
+    assert "test" in right.dataset("train", "test").splits
+    wrong = Work(Ledger(tmp_path), "trials/000000", {"data": DATA, "split_hash": "0" * 64}, "cpu")
+    with pytest.raises(DataError, match="All machines of a study must see the same data"):
+        wrong.dataset("train")
+
+
+def test_a_subset_is_fixed_evenly_spaced_and_shared_out():
+    split = load(DataConfig()).splits["test"]
+    assert subset(split, "all").tolist() == list(range(449))
+    few = subset(split, 10)
+    assert few.tolist() == subset(split, 10).tolist()
+    assert (few[0], few[-1]) == (0, 448)
+    assert len(set(few.tolist())) == 10
+    assert subset(split, 10_000).tolist() == list(range(449))
+    shards = [subset(split, "all", shard, 3) for shard in range(3)]
+    assert torch.cat(shards).tolist() == list(range(449))
+    assert (count_shards("all", 449, 256), count_shards(16, 449, 256), count_shards(1, 449, 256)) == (2, 1, 1)
+
+
+def survival(broken: list[list[bool]], images: float) -> Survival:
+    bits = torch.tensor(broken)
+    return Survival(
+        columns=(CARRIED, "fgsm"),
+        clean_correct=torch.ones(3, dtype=torch.bool),
+        broken=bits,
+        attempted=torch.ones_like(bits),
+        invalid=(0, 0),
+        seconds=(0.0, 0.0),
+        images=torch.full((3, 1, 1, 1), images),
+    )
+
+
+def test_what_a_smaller_epsilon_broke_stays_broken_and_new_images_use_the_larger_ball():
+    before = survival([[False] * 3, [True, True, False]], 0.1)
+    found = survival([[False] * 3, [False, True, True]], 0.9)
+    both = also_broken_before(found, before)
+    assert both.broken.any(dim=0).tolist() == [True, True, True]
+    assert both.broken[0].tolist() == [True, False, False]
+    assert both.images.flatten().tolist() == pytest.approx([0.1, 0.9, 0.9])
+    assert not found.broken[0].any()
+
+
+def test_settings_become_configurations():
+    fixed = {"solver": "midpoint", "horizon": 2.0, "evaluations": 8, "gradient": "direct"}
+    assert integrator_of(fixed).steps == 4
+    adaptive = {"solver": "dopri5", "horizon": 1.0, "rtol": 0.01, "atol": None, "max_evaluations": 32}
+    assert integrator_of(adaptive).atol == 0.01
+    assert not distillation_of({"method": "none"}).uses_teacher
+    assert not distillation_of({"method": "kd", "alpha": 0.0, "kl_scale": "none"}).uses_teacher
+    assert distillation_of({"method": "kd", "alpha": 0.5, "temperature": 2.0, "kl_scale": "none"}).temperature == 2.0
+    adversarial = train_config_of({"epochs": 3, "adversarial": {"epsilon": 0.1, "steps": 4}}).adversarial
+    assert adversarial is not None
+    assert adversarial.steps == 4
