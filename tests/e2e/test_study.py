@@ -355,7 +355,7 @@ def test_a_stored_report_is_made_again_and_a_missing_study_is_told():
     assert driver.drive(order("s/kd", "budget.trials=1", part="report"), StoppingEngine(0)) == 0
     assert page.is_file()
     assert load("s/kd").summary()["state"] == "complete"
-    with pytest.raises(EnvironmentFault, match="study.json"):
+    with pytest.raises(EnvironmentFault, match=r"study\.json"):
         driver.drive(order("s/none", part="report"), StoppingEngine(0))
 
 
