@@ -38,7 +38,7 @@ def identity_view(augmentation: Augmentation) -> int:
 
 
 def draw_views(n: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Draw the number of one view for each of n images, (n,) int64 on the generator's device; all are equally likely."""
+    """Draw one view's number for each of n images, (n,) int64 on the generator's device; all are equally likely."""
     return torch.randint(count_views(augmentation), (n,), generator=generator, device=generator.device)
 
 
