@@ -170,9 +170,11 @@ def test_budget_and_robustness_may_change_on_resume():
     assert {key: second[key] for key in first if key.startswith("trials/")} == {
         key: first[key] for key in first if key.startswith("trials/")
     }
-    summary = load("s/kd").summary()
-    assert summary["trials"]["complete"] == 6
-    assert {entry["epsilon"] for entry in summary["robustness"]} == {0.05}
+    results = load("s/kd")
+    assert set(results.trials["state"]) <= {"COMPLETE", "FAIL"}
+    assert set(results.trials["reason"].dropna()) <= {"capped"}  # one of the two new ones is a dopri5 past its cap
+    assert len(results.trials) == 6
+    assert {entry["epsilon"] for entry in results.summary()["robustness"]} == {0.05}
 
 
 def test_another_space_is_another_study():
