@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import optuna
@@ -92,6 +92,36 @@ class WholeSpaceQMC(optuna.samplers.QMCSampler):
         return self._number
 
 
+@final
+class OtherTrials:
+    """A study as one of its trials sees it: everything but the trial itself."""
+
+    def __init__(self, study: optuna.Study, number: int) -> None:
+        self._study = study
+        self._number = number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(self, *args: Any, **options: Any) -> list[FrozenTrial]:
+        return [row for row in self._study._get_trials(*args, **options) if row.number != self._number]
+
+
+@final
+class OthersGP(optuna.samplers.GPSampler):
+    """Gaussian process over the other trials.
+
+    Optuna's own notes a draw in the trial's row before its parameters are written. A trial torn apart in between would
+    find itself among the running trials it has to keep away from, and would be completed with other values.
+    """
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Draw the parameters that are drawn together."""
+        return super().sample_relative(cast("optuna.Study", OtherTrials(study, trial.number)), trial, search_space)
+
+
 def _quiet_random(seed: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
@@ -115,7 +145,7 @@ def make_sampler(space: SearchSpace, seed: int) -> BaseSampler:
             case "nsga2":
                 return samplers.NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION)
             case "gp":
-                return samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+                return OthersGP(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
             case "qmc":
                 distributions = {p.name: distribution_of(p) for p in space.parameters if p.kind != "fixed"}
                 return WholeSpaceQMC(space.study.seed, distributions)
