@@ -11,7 +11,8 @@ import pytest
 
 from study.errors import SpaceError
 from study.points import grid_points
-from study.sampling import StudyView, distribution_of
+from study.samplers import distribution_of
+from study.sampling import StudyView
 
 FIXED_STEP = ("euler", "rk4")
 
@@ -111,7 +112,7 @@ GP = pytest.param("gp", marks=pytest.mark.slow)
 
 @pytest.fixture(params=["tpe", "nsga2", "qmc", "random", "grid", GP])
 def name(request, monkeypatch):
-    monkeypatch.setattr("study.sampling.NSGA2_POPULATION", 5)  # several generations in few trials
+    monkeypatch.setattr("study.samplers.NSGA2_POPULATION", 5)  # several generations in few trials
     return request.param
 
 
