@@ -3,10 +3,13 @@
 The driver never trains or attacks; all of that is done by the workers of an engine.
 """
 
+import contextlib
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from nodekd.data.corruptions import open_corruptions
 from nodekd.data.dataset import SPLITS, DataConfig, load
 from nodekd.data.views import count_views
 from nodekd.errors import NodekdError
@@ -77,20 +80,32 @@ def study_facts(space: Space) -> Facts:
     Raises:
         EnvironmentFault: If data or a checkpoint is missing or damaged.
     """
-    data = space.data
-    for teacher in space.teachers:
+    data, probes = space.data, space.probes
+    for index, teacher in enumerate(space.teachers):
         if teacher.checkpoint:
-            checkpoint_path(teacher.checkpoint)
-    try:
+            with asked_for(space, f"teachers.{index}.checkpoint"):
+                checkpoint_path(teacher.checkpoint)
+    if probes.corruption_root is not None and probes.noise:
+        with asked_for(space, "probes.corruption_root"):
+            open_corruptions(probes.corruption_root, data.name, probes.noise)
+    with asked_for(space, "data.root", "data.name"):
         dataset = load(DataConfig(data.name, data.root, data.image_size, data.shuffle), splits=SPLITS)
-    except NodekdError as fault:
-        raise EnvironmentFault(str(fault)) from fault
     return Facts(
         classes=dataset.classes,
         split_hash=dataset.split_hash,
         sizes={name: len(split) for name, split in dataset.splits.items()},
         views=count_views(dataset.augmentation),
     )
+
+
+@contextlib.contextmanager
+def asked_for(space: Space, *keys: str) -> Iterator[None]:
+    """Say of a missing or damaged file which line of the space asks for it."""
+    place = next((space.asked_at[key] for key in keys if key in space.asked_at), None)
+    try:
+        yield
+    except (NodekdError, EnvironmentFault) as fault:
+        raise EnvironmentFault(str(fault) if place is None else f"{place} {fault}") from fault
 
 
 def _ray_engine(order: Order) -> Engine:

@@ -7,6 +7,7 @@ from study.engine.job import Engine
 from study.ledger import Ledger
 from study.order import Order
 from study.stages.context import Facts
+from study.stages.probes import is_wanted
 
 
 def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: str | None, resumed: str | None) -> str:
@@ -55,11 +56,25 @@ def plan_text(order: Order, facts: Facts, folder: Path) -> str:
             f"teachers   {len(space.teachers)}: {', '.join(teacher.arch for teacher in space.teachers)}",
             f"search     {space.budget.trials} trials over {', '.join(p.name for p in space.parameters)}",
             f"anchors    {'; '.join(anchors) or 'none'}",
-            f"front      trials within two standard errors of the search front, on {facts.sizes['val_front']} images",
-            f"robustness at most {space.robustness.max_students} students with their twins, "
-            f"{len(space.robustness.epsilons)} epsilons, {space.robustness.images} of {facts.sizes['test']} images",
+            *([] if space.contrast is None else [f"contrast   {json.dumps(space.document()['contrast'])}"]),
+            *_measured(order, facts),
         ]
     )
+
+
+def _measured(order: Order, facts: Facts) -> list[str]:
+    """Say who is measured after the search, and on what."""
+    robustness, images = order.space.robustness, f"{order.space.robustness.images} of {facts.sizes['test']} images"
+    everyone = robustness.select == "all"
+    students = "every completed student" if everyone else f"at most {robustness.max_students} students"
+    twins = " with their twins" if robustness.twins else ""
+    front = f"front      trials within two standard errors of the search front, on {facts.sizes['val_front']} images"
+    probed = is_wanted(order.space)
+    return [
+        *([] if everyone else [front]),
+        f"robustness {students}{twins}, tier {robustness.tier}, {len(robustness.epsilons)} epsilons, {images}",
+        *([f"probes     the same networks and the teachers, on {order.space.probes.split}"] if probed else []),
+    ]
 
 
 def _sizes(facts: Facts) -> str:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from study.durable import read_json, read_lines
 from study.errors import EnvironmentFault
+from study.frames import rows_of, storable
 from study.fronts import hypervolume, non_dominated
 from study.ledger import Ledger
 from study.statistics import wilson
 from study.survivors import CARRIED, Survivors, read_survivors
 
 _COUNTS = ("parameter_count", "steps", "evaluations", "n", "n_adversarial", "solve_failures")
-_MEASURES = ("nfe", "training_seconds", "step_size", "agreement", "teacher_entropy")
+_MEASURES = ("nfe", "training_seconds", "step_size", "agreement", "teacher_entropy", "ensemble_accuracy")
 _METRICS = ("accuracy", "adversarial_accuracy", *_MEASURES, *_COUNTS)
 TRIAL_COLUMNS = ("trial", "state", "reason", *_METRICS, "seed", "teacher", "on_front", "seconds", "started", "settings")
 HISTORY_COLUMNS = ("job", "trial", "epoch", "step", "loss", "train_accuracy", "accuracy", "nfe", "seconds")
@@ -64,6 +64,8 @@ class Results:
     """front/selection.json, empty before the front stage has ended."""
     survivors: dict[str, Survivors]
     """Bits per attacked model."""
+    probes: dict[str, dict[str, Any]]
+    """Metrics of every complete job under `probes`, by model; a quantity that was not measured is absent."""
     configs: dict[int, dict[str, Any]]
     """config.json per trial; empty where it is missing or damaged."""
     problems: list[str]
@@ -86,10 +88,10 @@ class Results:
             "study": self.study.get("name", self.path.name),
             "state": self.state,
             "trials": {("failed" if name == "fail" else name): count for name, count in counts.items()},
-            "teachers": [{"arch": row["arch"], "accuracy": row["accuracy"]} for row in _rows(self.teachers)],
-            "front": [self._front_point(row) for row in _rows(on_front)],
+            "teachers": [{"arch": row["arch"], "accuracy": row["accuracy"]} for row in rows_of(self.teachers)],
+            "front": [self._front_point(row) for row in rows_of(on_front)],
             "hypervolume": self.hypervolume(),
-            "robustness": [_robustness_entry(row) for row in _rows(self.robustness)],
+            "robustness": [_robustness_entry(row) for row in rows_of(self.robustness)],
         }
 
     def hypervolume(self) -> float | None:
@@ -101,7 +103,7 @@ class Results:
 
     def _front_point(self, row: dict[str, Any]) -> dict[str, Any]:
         trial = row["trial"]
-        of_trial = _rows(self.trials[self.trials["trial"] == trial])
+        of_trial = rows_of(self.trials[self.trials["trial"] == trial])
         return {
             "trial": trial,
             "params": self.params(trial),
@@ -149,6 +151,7 @@ def load(path: Path | str, state: str | None = None) -> Results:
         baselines={name: outcome for name, outcome in outcomes.items() if name not in twins},
         selection=selection,
         survivors=survivors,
+        probes=_probes(ledger, problems),
         configs=configs,
         problems=problems,
     )
@@ -171,7 +174,7 @@ def write_snapshots(path: Path | str, results: Results | None = None) -> list[Pa
     for name, frame in frames.items():
         target = folder / f"{name}.parquet"
         beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        _storable(frame).to_parquet(beside, index=False)
+        storable(frame).to_parquet(beside, index=False)
         written.append(beside.replace(target))
     return written
 
@@ -279,8 +282,7 @@ def _selected(survivors: dict[str, Survivors], selection: Mapping[str, Any]) -> 
 
 def _survivors(ledger: Ledger, problems: list[str]) -> dict[str, Survivors]:
     """Read the bits of every attacked model; attacks under a specification that is no longer in force are not shown."""
-    path = ledger.root / "robustness" / "specification.json"
-    in_force = (_tolerant(lambda: read_json(path), problems) or {}).get("specification")
+    in_force = _in_force(ledger, "robustness", problems)
     shards: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for key, outcome in _outcomes(ledger, "robustness", problems):
         specification = (outcome.get("metrics") or {}).get("specification", in_force)
@@ -341,6 +343,26 @@ def _teachers(ledger: Ledger, problems: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=None if rows else ["teacher", "arch", "accuracy", "entropy"])
 
 
+def _in_force(ledger: Ledger, prefix: str, problems: list[str]) -> str | None:
+    path = ledger.root / prefix / "specification.json"
+    return (_tolerant(lambda: read_json(path), problems) or {}).get("specification")
+
+
+def _probes(ledger: Ledger, problems: list[str]) -> dict[str, dict[str, Any]]:
+    """Give the metrics of every complete probe by its model; a specification no longer in force is not shown."""
+    in_force = _in_force(ledger, "probes", problems)
+    found = {}
+    for key, outcome in _outcomes(ledger, "probes", problems):
+        metrics = outcome.get("metrics") or {}
+        if outcome.get("state") == "COMPLETE":
+            if in_force in (None, metrics.get("specification", in_force)):
+                model = key.split("/")[1]
+                found[model] = {"model": model, **metrics}
+        else:
+            problems.append(f"{key} measured nothing: {outcome.get('reason')}")
+    return found
+
+
 def _number(key: str) -> int | None:
     digits = key.rpartition("/")[2].rpartition("-")[2]
     return int(digits) if digits.isdigit() else None
@@ -369,26 +391,3 @@ def _all_whole(column: pd.Series) -> bool:
         and not pd.api.types.is_bool_dtype(values)
         and bool((values % 1 == 0).all())
     )
-
-
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _plain(value: Any) -> Any:
-    """Turn a cell into what JSON can hold; missing and not finite become None, whole counts become int."""
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return None
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return value
-
-
-def _storable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn columns of mixed kinds into JSON text, which parquet can hold."""
-    frame = frame.copy()
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name].dropna()}
-        if frame[name].dtype == object and (len(kinds) > 1 or kinds & {list, dict}):
-            frame[name] = [None if _plain(v) is None else json.dumps(v) for v in frame[name]]
-    return frame

@@ -1,6 +1,6 @@
 """Print what a study has found so far.
 
-Command: `python -m study.show DIR [--json]`. Reads files only, also of a running study.
+Command: `python -m study.show DIR [--paper NAME] [--json]`. Reads files only, also of a running study.
 """
 
 import argparse
@@ -10,8 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.papers import PAPERS
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from study.results import Results
+
+
+LONGEST_CELL = 40
+"""Most lines of one cell in a terminal; --json has them all."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m study.show", description="Print what a study has found so far.")
     parser.add_argument("folder", metavar="DIR", type=Path, help="the study's own folder, e.g. results/kd")
+    parser.add_argument("--paper", choices=tuple(PAPERS), help="lay the run beside what this paper is known to claim")
     parser.add_argument("--json", action="store_true", help="print one JSON object (rates are fractions)")
     options = parser.parse_args(arguments)
 
@@ -38,21 +47,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fault.exit_code
     for problem in results.problems:
         print(f"Left out: {problem}", file=sys.stderr)
-    if options.json:
+    if options.paper is not None:
+        _show_paper(results, options.paper, as_json=options.json)
+    elif options.json:
         print(json.dumps(results.summary(), indent=2, allow_nan=False))
     else:
         print_results(results)
     return 0
 
 
+def _show_paper(results: "Results", name: str, *, as_json: bool) -> None:
+    from study.paper_table import compare
+
+    comparison = compare(results, PAPERS[name])
+    if as_json:
+        print(json.dumps(comparison, indent=2, allow_nan=False))
+    else:
+        print_comparison(comparison)
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """Print a run beside a paper: the paper's claims, what to beware of, and a table of all rows."""
+    console, paper = _console(), comparison["paper"]
+    published = f"{paper['published']}, doi:{paper['doi']}" if paper["doi"] else paper["published"]
+    counts = ", ".join(f"{count} {name}" for name, count in comparison["trials"].items())
+    lines = [
+        f"{paper['authors']}: {paper['title']}. arXiv:{paper['arxiv']}; {published}.",
+        *(f"  claims: {claim}" for claim in paper["claims"]),
+        f"This run: {comparison['study']} on {comparison['data']} ({comparison['state']}). Trials: {counts}.",
+        *(f"  beware: {caution}" for caution in comparison["cautions"]),
+        f"The paper's data: {', '.join(paper['data'])}. Its empty cells are not known to us.",
+        "Intervals: 95 % over replicates, Student's t; of relative gains Fieller's.",
+    ]
+    for line in lines:
+        console.print(line, markup=False)
+    header = ["quantity", "the paper says", "read it in", f"measured here ({comparison['data']})"]
+    console.print(_table("", header, [_comparison_row(row) for row in comparison["rows"]], lines=True))
+
+
+def _comparison_row(row: dict[str, Any]) -> list[str]:
+    known = ", ".join(f"{value['percent']:g} % ({value['version']})" for value in row["paper"] or [])
+    said = f"{known}; {row['note']}" if known else ""
+    quantity = row["quantity"] if known or not row["note"] else f"{row['quantity']} ({row['note']})"
+    measured = [entry["text"] for entry in row["measured"] or []]
+    if len(measured) > LONGEST_CELL:
+        measured = [*measured[:LONGEST_CELL], f"and {len(measured) - LONGEST_CELL} more: see --json"]
+    return [quantity, said, row["read"], "\n".join(measured) or f"not measured here; run {row['run']}"]
+
+
 def print_results(results: "Results") -> None:
     """Print the summary as tables: coloured in a terminal, plain text in a pipe."""
-    from rich.console import Console
-
     from study.report.wording import finding
 
-    terminal = Console(highlight=False)
-    console = terminal if terminal.is_terminal else Console(highlight=False, width=140)
+    console = _console()
     summary = results.summary()
     counts = ", ".join(f"{count} {name}" for name, count in summary["trials"].items())
     console.print(f"Study {summary['study']}: {summary['state']}. Trials: {counts}.", markup=False)
@@ -67,6 +114,13 @@ def print_results(results: "Results") -> None:
         console.print(_front_table(summary["front"], images, title))
     if summary["robustness"]:
         console.print(_robustness_table(summary["robustness"]))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    terminal = Console(highlight=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=140)
 
 
 def _front_table(front: Sequence[dict[str, Any]], images: dict[int, str], title: str) -> Any:
@@ -91,12 +145,12 @@ def _robustness_table(entries: Sequence[dict[str, Any]]) -> Any:
     return _table("Attacked on test, worst case over all attacks", header, rows)
 
 
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, lines: bool = False) -> Any:
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE)
+    table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE, show_lines=lines)
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:

@@ -53,7 +53,7 @@ def write_study(root: Path, plan: Plan | None = None) -> Path:
     folder = root / plan.name
     folder.mkdir(parents=True)
     rng = np.random.default_rng(plan.seed)
-    _write_json(folder / "study.json", _identity(plan))
+    write_json(folder / "study.json", _identity(plan))
     _write_events(folder, plan)
     if "teachers" in plan.stages:
         _write_teacher(folder)
@@ -108,7 +108,7 @@ def write_shards(
         (folder / key).mkdir(parents=True)
         arrays = {name: value if name == "columns" else value[..., part] for name, value in bits.items()}
         np.savez(folder / key / "survivors.npz", **arrays)
-        _write_outcome(folder, key, {**meta, "model": model, "shard": i, "shards": len(starts)})
+        write_outcome(folder, key, {**meta, "model": model, "shard": i, "shards": len(starts)})
 
 
 def survivor_bits(
@@ -200,23 +200,23 @@ def _write_teacher(folder: Path) -> None:
         "seed": 0,
         "entropy": {"1": 0.003, "4": 0.83},
     }
-    _write_outcome(folder, f"teachers/{TEACHER}", metrics)
+    write_outcome(folder, f"teachers/{TEACHER}", metrics)
 
 
 def _write_search(folder: Path, plan: Plan, rng: np.random.Generator) -> None:
     for trial in range(plan.trials):
         _write_trial(folder, plan, trial, rng)
-    _write_outcome(folder, "baselines/anchor", _student_metrics(0.935, "rk4"), {"accuracy": 0.935})
+    write_outcome(folder, "baselines/anchor", _student_metrics(0.935, "rk4"), {"accuracy": 0.935})
     accuracies = {"val_search": 0.951, "val_front": 0.949}
     neighbours = {"val_search": 0.962, "val_front": 0.958}
     n = {"val_search": 270, "val_front": 270}
-    _write_outcome(folder, "baselines/classical", {"n": n, "svm": accuracies, "nearest_neighbour": neighbours})
+    write_outcome(folder, "baselines/classical", {"n": n, "svm": accuracies, "nearest_neighbour": neighbours})
 
 
 def _write_trial(folder: Path, plan: Plan, trial: int, rng: np.random.Generator) -> None:
     key, params = f"trials/{trial:06d}", point(plan, trial)
     config = {"schema": 1, "number": trial, "params": params, "settings": _settings(params), "seed": plan.seed}
-    _write_json(folder / key / "config.json", config | {"teacher": TEACHER, "seen": list(range(max(0, trial - 2)))})
+    write_json(folder / key / "config.json", config | {"teacher": TEACHER, "seen": list(range(max(0, trial - 2)))})
     accuracy = float(0.9 + 0.07 * np.sqrt(trial / plan.trials) + rng.normal(0, 0.012))
     _write_history(folder / key, plan.epochs, accuracy, rng)
     if trial in plan.unfinished:
@@ -225,9 +225,9 @@ def _write_trial(folder: Path, plan: Plan, trial: int, rng: np.random.Generator)
     adversarial = float(np.clip(0.75 - 2.2 * (accuracy - 0.9) + rng.normal(0, 0.05), 0, 1))
     if state == "COMPLETE":
         metrics = _student_metrics(accuracy, params["solver"])
-        _write_outcome(folder, key, metrics, _values(accuracy, adversarial), state)
+        write_outcome(folder, key, metrics, _values(accuracy, adversarial), state)
     else:
-        _write_outcome(folder, key, {}, None, state, reason)
+        write_outcome(folder, key, {}, None, state, reason)
 
 
 def _write_history(folder: Path, epochs: int, final: float, rng: np.random.Generator) -> None:
@@ -251,14 +251,14 @@ def _write_front(folder: Path, plan: Plan, rng: np.random.Generator) -> None:
             robust.append({"epsilon": epsilon, "norm": "linf", "robust_accuracy": survivors / n})
             robust[-1] |= {"survivors": survivors, "n": n}
         metrics = {"accuracy": round(n * accuracy) / n, "n": n, "robust": robust, "nfe": 16.0}
-        _write_outcome(folder, f"front/{trial:06d}", metrics)
+        write_outcome(folder, f"front/{trial:06d}", metrics)
     selection = {"candidates": chosen, "front": chosen, "attacked": attacked(plan)}
     rule = "front on val_front, filled up to 3 with students within one standard error, at most 8"
-    _write_json(folder / "front" / "selection.json", selection | {"rule": rule})
+    write_json(folder / "front" / "selection.json", selection | {"rule": rule})
 
 
 def _write_robustness(folder: Path, plan: Plan, rng: np.random.Generator) -> None:
-    _write_json(folder / "robustness" / "specification.json", {"schema": 1, "specification": SPECIFICATION})
+    write_json(folder / "robustness" / "specification.json", {"schema": 1, "specification": SPECIFICATION})
     difficulty = rng.beta(1.2, 3.0, plan.images)
     shared = {
         "specification": SPECIFICATION,
@@ -276,11 +276,11 @@ def _write_robustness(folder: Path, plan: Plan, rng: np.random.Generator) -> Non
         skill, tough = 0.80 - 0.03 * rank, 0.86 + 0.06 * rank
         _write_model(folder, f"student-{trial:06d}", "student", trial, (skill, tough), difficulty, plan, shared)
         if point(plan, trial)["alpha"] > 0:
-            _write_outcome(folder, f"baselines/twin-{trial:06d}", _student_metrics(0.93, "rk4"), _values(0.93, 0.5))
+            write_outcome(folder, f"baselines/twin-{trial:06d}", _student_metrics(0.93, "rk4"), _values(0.93, 0.5))
             weaker = (skill - 0.04, tough - 0.03)
             _write_model(folder, f"twin-{trial:06d}", "twin", trial, weaker, difficulty, plan, shared)
     test = {"n": {"test": plan.images}, "svm": {"test": 0.949}, "nearest_neighbour": {"test": 0.958}}
-    _write_outcome(folder, "baselines/classical-test", test)
+    write_outcome(folder, "baselines/classical-test", test)
 
 
 def _write_model(
@@ -331,7 +331,7 @@ def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_outcome(
+def write_outcome(
     folder: Path,
     key: str,
     metrics: Mapping[str, Any],
@@ -340,9 +340,9 @@ def _write_outcome(
     reason: str | None = None,
 ) -> None:
     record = {"schema": 1, "key": key, "state": state, "reason": reason, "values": values, "metrics": dict(metrics)}
-    _write_json(folder / key / "outcome.json", record | {"attempt": 0, "started": STARTED, "seconds": 15.0})
+    write_json(folder / key / "outcome.json", record | {"attempt": 0, "started": STARTED, "seconds": 15.0})
 
 
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")

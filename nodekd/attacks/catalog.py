@@ -12,10 +12,10 @@ Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 """Norms of the perturbation, measured from the clean image in units of [0, 1]."""
 
-TIERS = ("standard",)
+TIERS = ("screen", "standard")
 """How thoroughly the robustness stage attacks; those that exist."""
 
-LATER_TIERS = ("screen", "full", "adaptive")
+LATER_TIERS = ("full", "adaptive")
 """Tiers of later versions: known, and refused as not available."""
 
 

@@ -214,6 +214,9 @@ APGD_T = Attack("apgd-t", "apgd-targeted", steps=100, restarts=1, targets=3)
 SQUARE = Attack("square", "square", queries=1000, restarts=1)
 SIGN_NOISE = Attack("sign-noise", "sign-noise", draws=20)
 
+SCREEN = (FGSM, PGD_10_CE, PGD_10_MARGIN, SIGN_NOISE)
+"""The robustness stage's cheapest attacks, for a first look at many networks: an upper bound, and no more."""
+
 STANDARD = (FGSM, PGD_20, APGD_CE, APGD_T)
 """The robustness stage's attacks, cheap to dear."""
 

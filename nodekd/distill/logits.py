@@ -36,6 +36,11 @@ class Distillation:
         """Whether the teacher's logits enter the loss at all."""
         return self.alpha > 0
 
+    @property
+    def kl_factor(self) -> float:
+        """What the KL term is multiplied by, besides alpha."""
+        return self.temperature**2 if self.kl_scale == "temperature_squared" else 1.0
+
 
 PLAIN = Distillation(alpha=0.0)
 """Training on the labels alone."""
@@ -94,17 +99,41 @@ def distillation_loss(
         return F.cross_entropy(student_logits, labels)
     if teacher_logits is None:
         raise ValueError(f"alpha={distillation.alpha} needs teacher logits, but got None.")
-    scale = distillation.temperature**2 if distillation.kl_scale == "temperature_squared" else 1.0
-    soft = distillation.alpha * scale * kl_divergence(student_logits, teacher_logits, distillation.temperature)
+    divergence = kl_divergence(student_logits, teacher_logits, distillation.temperature)
+    soft = distillation.alpha * distillation.kl_factor * divergence
     if distillation.alpha == 1:
         return soft
     return (1 - distillation.alpha) * F.cross_entropy(student_logits, labels) + soft
 
 
+def born_again_loss(student_logits: Logits, teacher_logits: Logits, labels: Labels) -> Tensor:
+    """Return CE + KL(teacher || student) at temperature 1, both with weight 1.
+
+    Args:
+        student_logits: (b k); receives gradient.
+        teacher_logits: (b k) of the generation before, in eval mode.
+        labels: (b,) class indices.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        [furlanello2018born], without softened logits, as [park2020feature] compares with. We write KL where
+        the paper has the cross-entropy with the teacher's probabilities; they differ by a constant, the teacher's
+        entropy, so the gradient is the same.
+    """
+    return F.cross_entropy(student_logits, labels) + kl_divergence(student_logits, teacher_logits, 1.0)
+
+
 def entropy(logits: Logits, temperature: float) -> float:
-    """Return the mean entropy, in nats, of the softened probabilities of logits (n k)."""
-    log_probabilities = F.log_softmax(logits.float() / temperature, dim=1)
-    return float(-(log_probabilities.exp() * log_probabilities).sum(dim=1).mean())
+    """Return the mean entropy, in nats, of the softened probabilities of logits (n k), or a table of them (n views k).
+
+    Args:
+        logits: (... k); every entry of the leading axes counts alike.
+        temperature: > 0.
+    """
+    log_probabilities = F.log_softmax(logits.float() / temperature, dim=-1)
+    return float(-(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean())
 
 
 def agreement(student_logits: Logits, teacher_logits: Logits) -> float:

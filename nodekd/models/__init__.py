@@ -1,1 +1,1 @@
-"""Networks: ResNet teachers and Neural-ODE students."""
+"""Networks: ResNets, pre-activation ResNets with or without damping, and Neural-ODE students."""

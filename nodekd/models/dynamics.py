@@ -1,4 +1,4 @@
-"""The right-hand side f(t, y) of an ODE block."""
+"""The right-hand side of an ODE block: f(t, y), alone or with a gain and a damping."""
 
 from typing import Literal, final
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nodekd.models.damping import Damping, DampingConfig, Gain
 from nodekd.shapes import State
 
 Norm = Literal["group", "none"]
@@ -82,3 +83,28 @@ class PlainDynamics(nn.Module):
         out = self.conv1(t, torch.relu(self.norm1(y)))
         out = self.conv2(t, torch.relu(self.norm2(out)))
         return self.norm3(out)
+
+
+@final
+class BlockDynamics(nn.Module):
+    """f with a learned gain, a damping, or both: dy/dt = -lambda y + c gain f(t, y), c = 1 or 1 + lambda.
+
+    With `norm="none"`, f starts at zero (see `PlainDynamics`), so that the flow begins as y(0) exp(-lambda t). With
+    `norm="group"`, f and the head divide the scale of the state out again and hardly feel the damping (S15).
+
+    Source:
+        [yang2020interpolation], read as an ODE by us; see `Damping`.
+    """
+
+    def __init__(self, f: PlainDynamics, *, damping: DampingConfig | None, gain: bool) -> None:
+        super().__init__()
+        self.f = f
+        self.damping = None if damping is None else Damping(damping)
+        self.gain = Gain() if gain else None
+
+    def forward(self, t: float | Tensor, y: State) -> State:
+        """Return dy/dt, (b c h w) like y."""
+        slope = self.f(t, y)
+        if self.gain is not None:
+            slope = self.gain.value() * slope
+        return slope if self.damping is None else self.damping.slope(y, slope)

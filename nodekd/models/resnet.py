@@ -1,4 +1,4 @@
-"""ResNet teachers: the CIFAR family of He et al., and torchvision's with a stem for small images."""
+"""ResNets: the CIFAR family of He et al., and torchvision's with a stem for small images; any of them as a teacher."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torchvision.models import resnet as torchvision_resnet
 
 from nodekd.models.catalog import CIFAR_DEPTHS, TEACHERS, TORCHVISION
+from nodekd.models.damping import DampingConfig
+from nodekd.models.geometry import shrinking_strides
 from nodekd.models.normalised import Normalise
+from nodekd.models.preact import build_preact
 from nodekd.shapes import Images, Logits
-
-SMALLEST_MAP = 4
-"""Side below which no stage may shrink its feature map (S5)."""
 
 
 @final
@@ -62,18 +62,17 @@ class CifarResNet(nn.Module):
         self.fc = nn.Linear(64, classes)
         _init_convolutions(self)
 
-    def forward(self, images: Images) -> Logits:
-        """Map normalised images (b c h w) to logits (b k)."""
-        features = self.stages(torch.relu(self.bn1(self.conv1(images))))
+    def features(self, images: Images) -> Tensor:
+        """Map normalised images (b c h w) to the last stage's map (b 64 h w)."""
+        return self.stages(torch.relu(self.bn1(self.conv1(images))))
+
+    def classify(self, features: Tensor) -> Logits:
+        """Map the last map (b 64 h w) to logits (b k)."""
         return self.fc(features.mean(dim=(2, 3)))
 
-
-def shrinking_strides(image_size: int, stages: int) -> tuple[int, ...]:
-    """Return the strides of `stages` stages, 2 as late as possible and never below a 4x4 map (S5)."""
-    halvings = 0
-    while halvings < stages and image_size >> (halvings + 1) >= SMALLEST_MAP:
-        halvings += 1
-    return (1,) * (stages - halvings) + (2,) * halvings
+    def forward(self, images: Images) -> Logits:
+        """Map normalised images (b c h w) to logits (b k)."""
+        return self.classify(self.features(images))
 
 
 def build_teacher(
@@ -97,11 +96,19 @@ def build_teacher(
     channels, height, width = shape
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if arch in CIFAR_DEPTHS:
-            network: nn.Module = CifarResNet(CIFAR_DEPTHS[arch], channels, min(height, width), classes)
-        else:
-            network = _torchvision(arch, channels, min(height, width), classes)
+        network = build_body(arch, channels, min(height, width), classes)
     return nn.Sequential(Normalise(mean, std), network)
+
+
+def build_body(
+    arch: str, channels_in: int, image_size: int, classes: int, *, damping: DampingConfig | None = None
+) -> nn.Module:
+    """Return a ResNet of any family behind the normalisation; only pre-activation ones take a damping."""
+    if arch in CIFAR_DEPTHS:
+        return CifarResNet(CIFAR_DEPTHS[arch], channels_in, image_size, classes)
+    if arch in TORCHVISION:
+        return _torchvision(arch, channels_in, image_size, classes)
+    return build_preact(arch, channels_in, image_size, classes, damping=damping)
 
 
 def _stage(channels_in: int, channels: int, *, blocks: int, stride: int) -> nn.Sequential:
@@ -110,7 +117,6 @@ def _stage(channels_in: int, channels: int, *, blocks: int, stride: int) -> nn.S
 
 
 def _torchvision(arch: str, channels_in: int, image_size: int, classes: int) -> nn.Module:
-    assert arch in TORCHVISION, "a torchvision name"
     network = cast("torchvision_resnet.ResNet", getattr(torchvision_resnet, arch)(num_classes=classes))
     network.conv1 = nn.Conv2d(channels_in, 64, 3, padding=1, bias=False)
     network.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from nodekd.attacks.cascade import CARRIED, Survival, worst_case
-from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, STANDARD, Attack
+from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, SCREEN, STANDARD, Attack
 from nodekd.attacks.threat import Threat
 from nodekd.data.dataset import Split
 from nodekd.evaluate import forward_evaluations
 from nodekd.models.student import OdeStudent
 from nodekd.streams import seed_of
-from study.jobs.networks import trained_network
+from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import subset
 from study.jobs.survivors import IMAGES, read_pool, write_images, write_survivors
 from study.jobs.work import Result, Work
@@ -23,6 +23,7 @@ from study.jobs.work import Result, Work
 ATTACK_SETS: dict[str, tuple[Attack, ...]] = {
     "search-pool": PROXY,
     "front": (APGD_CE, APGD_T),
+    "screen": SCREEN,
     "standard": STANDARD,
 }
 """What is run for the stored images of the search, for the choice of the front (S18), and on test."""
@@ -39,8 +40,7 @@ def run_attack(work: Work) -> Result:
     images, labels, ids = split.images(rows), split.labels[rows], split.ids[rows]
     dataset = work.dataset("train", payload["split"])
     network = trained_network(work, payload["network"], dataset)
-    if isinstance(network, OdeStudent):
-        network = network.with_direct_gradient()
+    source = attack_source(work, payload["network"], network)
     attacks = ATTACK_SETS[payload["attacks"]]
     folders = {name: work.ledger.folder(key) for name, key in payload["pool"].items()}
     survivals: list[Survival] = []
@@ -54,6 +54,7 @@ def run_attack(work: Work) -> Result:
             labels,
             Threat(payload["norm"], epsilon),
             attacks,
+            source=source,
             seed=seed_of(payload["seed"], "attack", payload["split"], payload["shard"], index),
             pool=read_pool(folders, ids, index),
             carried=before.broken.any(dim=0) if before is not None and carry else None,

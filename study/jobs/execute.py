@@ -15,6 +15,7 @@ from study.engine.job import Job
 from study.jobs.attack import run_attack
 from study.jobs.classical import run_classical
 from study.jobs.memory import release_memory
+from study.jobs.probe import run_probe
 from study.jobs.student import run_student
 from study.jobs.teacher import run_teacher
 from study.jobs.work import Result, Work, worker_device
@@ -25,6 +26,7 @@ RUNNERS: dict[str, Callable[[Work], Result]] = {
     "student": run_student,
     "attack": run_attack,
     "classical": run_classical,
+    "probe": run_probe,
 }
 SPOILING = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 """Errors after which a worker is better replaced: its memory or its GPU context is gone."""

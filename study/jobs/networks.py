@@ -6,60 +6,51 @@ from torch import nn
 
 from nodekd.checkpoint import load_weights
 from nodekd.data.dataset import Dataset
-from nodekd.distill.logits import PLAIN, Distillation
+from nodekd.distill.attacked import AdversarialTraining
 from nodekd.models.resnet import build_teacher
 from nodekd.models.student import OdeStudent, StudentConfig, build_student
-from nodekd.ode.integrator import FIXED, Integrator, steps_for
 from nodekd.streams import seed_of
-from nodekd.train import AdversarialTraining, TrainConfig
+from nodekd.train import TrainConfig
+from study.jobs.integrators import (
+    INTEGRATOR_KEYS,
+    attacking_integrator,
+    measuring_integrator,
+    training_integrator,
+)
 from study.jobs.work import Work
 
 Settings = dict[str, Any]
 
-INTEGRATOR_KEYS = (
-    "solver",
-    "horizon",
-    "steps",
-    "step_size",
-    "evaluations",
-    "rtol",
-    "atol",
-    "max_evaluations",
-    "gradient",
-)
 
+def student_of(settings: Settings, dataset: Dataset, device: str, generation: int | None = None) -> nn.Module:
+    """Build an untrained student; its initial weights depend on the seed alone, so twins share them.
 
-def integrator_of(student: Settings) -> Integrator:
-    """Build the integrator that a student's settings describe."""
-    solver, horizon = student["solver"], float(student["horizon"])
-    common = {"solver": solver, "horizon": horizon, "gradient": student.get("gradient", "direct")}
-    if solver in FIXED:
-        given = {name: student.get(name) for name in ("steps", "step_size", "evaluations")}
-        return Integrator(**common, steps=steps_for(solver, horizon, **given))
-    rtol = float(student["rtol"])
-    return Integrator(
-        **common,
-        steps=None,
-        rtol=rtol,
-        atol=float(student["atol"]) if student.get("atol") is not None else rtol,
-        max_evaluations=int(student["max_evaluations"]),
-    )
-
-
-def student_of(settings: Settings, dataset: Dataset, device: str) -> OdeStudent:
-    """Build an untrained student; its initial weights depend on the seed alone, so twins share them."""
-    student = settings["student"]
-    config = StudentConfig(**{name: value for name, value in student.items() if name not in INTEGRATOR_KEYS})
+    Args:
+        settings: Settings of a trial.
+        dataset: Gives shape, classes and normalisation.
+        device: Where the network goes.
+        generation: Number of an earlier network in a chain, which starts from weights of its own; None for the
+            student itself.
+    """
+    purpose = ("weights",) if generation is None else ("generation", generation)
     network = build_student(
-        config,
-        integrator_of(student),
+        student_config(settings["student"]),
+        training_integrator(settings["student"]),
         shape=dataset.shape,
         classes=dataset.classes,
         mean=dataset.mean,
         std=dataset.std,
-        seed=seed_of(settings["seed"], "weights"),
+        seed=seed_of(settings["seed"], *purpose),
     )
     return network.to(device)
+
+
+def student_config(student: Settings) -> StudentConfig:
+    """Build the configuration of a student's network; how it is solved is left out."""
+    network = {name: value for name, value in student.items() if name not in INTEGRATOR_KEYS}
+    if network.get("damping") == "learned":
+        del network["damping"]
+    return StudentConfig(**network)
 
 
 def teacher_of(settings: Settings, dataset: Dataset, device: str) -> nn.Sequential:
@@ -76,13 +67,40 @@ def teacher_of(settings: Settings, dataset: Dataset, device: str) -> nn.Sequenti
 
 
 def trained_network(work: Work, key: str, dataset: Dataset) -> nn.Module:
-    """Load the network that another job of this study trained, in eval mode."""
+    """Load the network that another job of this study trained, in eval mode, solved as it is measured."""
+    settings = _settings(work, key)
+    build = student_of if "student" in settings else teacher_of
+    network = build(settings, dataset, "cpu")
+    load_weights(network, work.ledger.folder(key) / "weights.pt")
+    return as_measured(network.to(work.device).eval(), settings)
+
+
+def as_measured(network: nn.Module, settings: Settings) -> nn.Module:
+    """Return a network solved as `evaluate` says, with direct gradients; networks without an ODE as they are."""
+    integrator = measuring_integrator(settings) if isinstance(network, OdeStudent) else None
+    if integrator is None or not isinstance(network, OdeStudent):
+        return network
+    return network.with_integrator(integrator).with_direct_gradient()
+
+
+def as_attacked(network: nn.Module, settings: Settings) -> nn.Module:
+    """Return the network whose gradients attacks follow: as measured, but for what `attack` says."""
+    integrator = attacking_integrator(settings) if isinstance(network, OdeStudent) else None
+    if integrator is None or not isinstance(network, OdeStudent):
+        return network
+    return network.with_integrator(integrator).with_direct_gradient()
+
+
+def attack_source(work: Work, key: str, network: nn.Module) -> nn.Module | None:
+    """Return `as_attacked` of a trained network where `attack` says anything; None where attacks see what is scored."""
+    settings = _settings(work, key)
+    return as_attacked(network, settings) if settings.get("attack") else None
+
+
+def _settings(work: Work, key: str) -> Settings:
     config = work.ledger.config(key)
     assert config is not None, f"{key} was trained before it is used"
-    build = student_of if "student" in config["settings"] else teacher_of
-    network = build(config["settings"], dataset, "cpu")
-    load_weights(network, work.ledger.folder(key) / "weights.pt")
-    return network.to(work.device).eval()
+    return config["settings"]
 
 
 def train_config_of(train: Settings) -> TrainConfig:
@@ -91,10 +109,3 @@ def train_config_of(train: Settings) -> TrainConfig:
     return TrainConfig(
         **{**train, "adversarial": AdversarialTraining(**adversarial) if adversarial is not None else None}
     )
-
-
-def distillation_of(distill: Settings) -> Distillation:
-    """Build the loss; without a method, or at alpha 0, the labels alone count and the temperature is inactive."""
-    if distill.get("method") == "none" or distill.get("alpha") == 0:
-        return PLAIN
-    return Distillation(**{name: value for name, value in distill.items() if name != "method"})

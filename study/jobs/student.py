@@ -1,21 +1,23 @@
 """Train one student and measure it: a trial of the search, an alpha-0 twin, or the undistilled anchor."""
 
-from typing import Any
+from typing import Any, final
 
-import torch
+from torch import nn
 
 from nodekd.attacks.threat import Threat
 from nodekd.checkpoint import save_weights
 from nodekd.data.dataset import Dataset
 from nodekd.distill.logits import agreement, entropy
-from nodekd.distill.teacher_signal import CachedTeacher, LiveTeacher, TeacherSignal
 from nodekd.evaluate import Evaluation, evaluate
+from nodekd.models.damping import damping_values
 from nodekd.models.student import OdeStudent, parameter_count
 from nodekd.search_proxy import proxy_survival
 from nodekd.streams import seed_of
-from nodekd.train import TrainingStatus, train
+from nodekd.train import Training, TrainingStatus, train
 from study.jobs.history import History
-from study.jobs.networks import distillation_of, student_of, train_config_of, trained_network
+from study.jobs.integrators import training_integrator
+from study.jobs.networks import as_attacked, as_measured, student_of, train_config_of, trained_network
+from study.jobs.objectives import Lesson, generations_of
 from study.jobs.subset import subset
 from study.jobs.survivors import read_pool, write_images
 from study.jobs.work import Result, Work, failed
@@ -31,30 +33,20 @@ def run_student(work: Work) -> Result:
     """
     settings, search = work.payload["settings"], work.payload.get("search")
     dataset = work.dataset("train", "val_search")
-    student = student_of(settings, dataset, work.device)
-    distillation = distillation_of(settings["distill"])
-    teacher_key = work.payload.get("teacher") if distillation.uses_teacher else None
-    history = History(work.folder, lambda: evaluate(student, dataset.splits["val_search"]))
-    training = train(
-        student,
-        dataset.splits["train"],
-        train_config_of(settings["train"]),
-        augmentation=dataset.augmentation,
-        seed=settings["seed"],
-        distillation=distillation,
-        teacher=_signal(work, teacher_key, dataset) if teacher_key else None,
-        on_epoch=history.note,
-    )
-    metrics = _description(student, training.seconds, training.updates)
-    if training.status in REASONS:
-        return failed(REASONS[training.status], metrics)
-    save_weights(student, work.folder / "weights.pt")
+    chain = Chain(work, settings, dataset)
+    status = chain.train()
+    metrics = _description(chain.student, settings) | chain.metrics()
+    if status in REASONS:
+        return failed(REASONS[status], metrics)
+    save_weights(chain.student, work.folder / "weights.pt")
+    student = as_measured(chain.student, settings)
     clean = evaluate(student, dataset.splits["val_search"])
     metrics |= _clean_metrics(clean)
     if clean.solve_failures == len(clean.correct):
-        return failed("capped" if not student.integrator.fixed else "diverged", metrics)
-    if teacher_key:
-        metrics |= _against_teacher(work, teacher_key, dataset, clean, distillation.temperature)
+        adaptive = isinstance(student, OdeStudent) and not student.integrator.fixed
+        return failed("capped" if adaptive else "diverged", metrics)
+    if work.payload["teachers"]:
+        metrics |= _against_teachers(work, dataset, clean, settings["distill"].get("temperature", 1.0))
     values = {"accuracy": clean.accuracy}
     if search is not None:
         values["adversarial_accuracy"], attacked = _adversarial(work, student, dataset, search)
@@ -62,25 +54,71 @@ def run_student(work: Work) -> Result:
     return Result(metrics=metrics, values=values)
 
 
-def _signal(work: Work, key: str, dataset: Dataset) -> TeacherSignal:
-    table = work.ledger.folder(key) / "logits.pt"
-    if table.is_file():
-        return CachedTeacher(torch.load(table, weights_only=True).to(work.device))
-    return LiveTeacher(trained_network(work, key, dataset))
+@final
+class Chain:
+    """The networks of one trial, trained one after another; without a chained method there is one."""
+
+    def __init__(self, work: Work, settings: dict[str, Any], dataset: Dataset) -> None:
+        self._work, self._settings, self._dataset = work, settings, dataset
+        self._count = generations_of(settings["distill"])
+        self._trained: list[tuple[Training, float]] = []
+        self.student: nn.Module = student_of(settings, dataset, work.device)
+
+    def train(self) -> TrainingStatus:
+        """Train every generation; the last is `student`, with the weights at start and the batches of its twin (S7)."""
+        status, earlier = TrainingStatus.FINISHED, None
+        for generation in range(self._count - 1):
+            network = student_of(self._settings, self._dataset, self._work.device, generation)
+            status = self._train_one(network, earlier, seed_of(self._settings["seed"], "generation", generation))
+            if status is not TrainingStatus.FINISHED:
+                return status
+            earlier = network.eval()
+        return self._train_one(self.student, earlier, self._settings["seed"])
+
+    def _train_one(self, network: nn.Module, earlier: nn.Module | None, seed: int) -> TrainingStatus:
+        split = self._dataset.splits["val_search"]
+        history = History(self._work.folder, lambda: evaluate(network, split))
+        training = train(
+            network,
+            self._dataset.splits["train"],
+            train_config_of(self._settings["train"]),
+            augmentation=self._dataset.augmentation,
+            seed=seed,
+            objective=Lesson(self._work, self._settings, self._dataset, earlier).objective(network),
+            on_epoch=history.note,
+        )
+        self._trained.append((training, evaluate(network, split).accuracy))
+        return training.status
+
+    def metrics(self) -> dict[str, Any]:
+        """Return time and updates of all generations, and where there are several, the accuracy of each."""
+        total: dict[str, Any] = {
+            "training_seconds": sum(training.seconds for training, _ in self._trained),
+            "updates": sum(training.updates for training, _ in self._trained),
+        }
+        if self._count > 1:
+            total["generations"] = [
+                {"updates": training.updates, "accuracy": accuracy} for training, accuracy in self._trained
+            ]
+        return total
 
 
-def _description(student: OdeStudent, seconds: float, updates: int) -> dict[str, Any]:
-    integrator = student.integrator
-    return {
+def _description(student: nn.Module, settings: dict[str, Any]) -> dict[str, Any]:
+    integrator = training_integrator(settings["student"])
+    described: dict[str, Any] = {
         "parameter_count": parameter_count(student),
-        "training_seconds": seconds,
-        "updates": updates,
-        "steps": integrator.steps,
-        "step_size": integrator.step_size,
-        "evaluations": integrator.evaluations,
-        "horizon": integrator.horizon,
-        "solver": integrator.solver,
+        "method": settings["distill"]["method"],
+        "damping": damping_values(student),
     }
+    if integrator is not None:
+        described |= {
+            "steps": integrator.steps,
+            "step_size": integrator.step_size,
+            "evaluations": integrator.evaluations,
+            "horizon": integrator.horizon,
+            "solver": integrator.solver,
+        }
+    return described
 
 
 def _clean_metrics(clean: Evaluation) -> dict[str, Any]:
@@ -93,21 +131,26 @@ def _clean_metrics(clean: Evaluation) -> dict[str, Any]:
     }
 
 
-def _against_teacher(
-    work: Work, key: str, dataset: Dataset, clean: Evaluation, temperature: float
-) -> dict[str, float | str]:
-    theirs = evaluate(trained_network(work, key, dataset), dataset.splits["val_search"])
-    return {
-        "teacher": key,
-        "agreement": agreement(clean.logits, theirs.logits),
-        "teacher_entropy": entropy(theirs.logits, temperature),
+def _against_teachers(work: Work, dataset: Dataset, clean: Evaluation, temperature: float) -> dict[str, float | str]:
+    """Compare with the first teacher; of several different ones, the accuracy of their mean logits is recorded."""
+    split = dataset.splits["val_search"]
+    keys = list(dict.fromkeys(work.payload["teachers"]))
+    theirs = [evaluate(trained_network(work, key, dataset), split).logits for key in keys]
+    compared: dict[str, float | str] = {
+        "teacher": keys[0],
+        "agreement": agreement(clean.logits, theirs[0]),
+        "teacher_entropy": entropy(theirs[0], temperature),
     }
+    if len(keys) > 1:
+        mean = sum(theirs[1:], theirs[0]) / len(theirs)
+        compared["ensemble_accuracy"] = float((mean.argmax(dim=1) == split.labels).float().mean())
+    return compared
 
 
 def _adversarial(
-    work: Work, student: OdeStudent, dataset: Dataset, search: dict[str, Any]
+    work: Work, student: nn.Module, dataset: Dataset, search: dict[str, Any]
 ) -> tuple[float, dict[str, Any]]:
-    split = dataset.splits["val_search"]
+    split, settings = dataset.splits["val_search"], work.payload["settings"]
     rows = subset(split, search["images"])
     pool = read_pool({name: work.ledger.folder(key) for name, key in search["pool"].items()}, split.ids[rows], 0)
     survival = proxy_survival(
@@ -117,13 +160,13 @@ def _adversarial(
         Threat(search["norm"], search["epsilon"]),
         pool,
         seed=seed_of(search["seed"], "search"),
+        source=as_attacked(student, settings) if settings.get("attack") else None,
     )
     if search["keep_images"]:
         write_images(work.folder, split.ids[rows], [survival])
-    n = len(rows)
     still = survival.clean_correct.clone()
     columns: dict[str, float] = {}
     for index, name in enumerate(survival.columns):
         still &= ~survival.broken[index]
         columns[name] = float(still.float().mean())
-    return columns[survival.columns[-1]], {"n_adversarial": n, "proxy": columns}
+    return columns[survival.columns[-1]], {"n_adversarial": len(rows), "proxy": columns}

@@ -69,3 +69,13 @@ def _write(path: Path, **arrays: Any) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def read_images(folders: Sequence[Path], epsilon_index: int) -> tuple[Tensor, Tensor]:
+    """Read the stored adversarial images of several shards at one epsilon: ids (n,) and images (n c h w)."""
+    ids, images = [], []
+    for folder in folders:
+        with np.load(folder / IMAGES, allow_pickle=False) as stored:
+            ids.append(torch.from_numpy(stored["image_id"]))
+            images.append(torch.from_numpy(stored["images"][epsilon_index]))
+    return torch.cat(ids), torch.cat(images)

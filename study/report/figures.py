@@ -14,9 +14,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from study.report.canvas import axis, layout, marker, rounded
 from study.report.palette import (
     FAINT,
-    GRID,
     INK,
     KIND_COLOURS,
     KIND_SYMBOLS,
@@ -33,7 +33,6 @@ from study.results import Results
 
 CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
 """Nothing may leave the page: no upload button, no server, no logo that links away."""
-CLEAR = "rgba(0,0,0,0)"
 _BASELINE_LINES = {"SVM": (PURPLE, "dash"), "1-NN": (SKY, "dot"), "undistilled": (ORANGE, "dashdot")}
 MOST_FAINT_CURVES = 100
 """Learning curves beside those of the front: more would only make a band and a heavy page."""
@@ -48,7 +47,7 @@ def plotly_script() -> str:
 def as_payload(figure: go.Figure) -> dict[str, Any]:
     """Turn a figure into plain JSON data: lists instead of packed arrays, five significant digits."""
     stored = json.loads(figure.to_json() or "{}")
-    return {"data": _rounded(stored["data"]), "layout": _rounded(stored["layout"])}
+    return {"data": rounded(stored["data"]), "layout": rounded(stored["layout"])}
 
 
 def search_figure(results: Results) -> go.Figure:
@@ -69,8 +68,8 @@ def search_figure(results: Results) -> go.Figure:
         traces.append(_anchor_trace(values))
     elif "accuracy" in values:
         lines.append(("undistilled", float(values["accuracy"]), (anchor.get("metrics") or {}).get("n")))
-    axes = {"xaxis": _axis("accuracy (val_search)"), "yaxis": _axis("adversarial_accuracy (val_search)")}
-    return go.Figure(traces, _layout(480, **axes, **_clean_lines(lines)))
+    axes = {"xaxis": axis("accuracy (val_search)"), "yaxis": axis("adversarial_accuracy (val_search)")}
+    return go.Figure(traces, layout(480, **axes, **_clean_lines(lines)))
 
 
 def robustness_figure(results: Results, epsilon: float) -> go.Figure:
@@ -84,8 +83,8 @@ def robustness_figure(results: Results, epsilon: float) -> go.Figure:
         traces += [_robust_trace(results, shown, kind, hollow=False)] if shown else []
         traces += [_robust_trace(results, hollow, kind, hollow=True)] if hollow else []
     title = f"robust accuracy at epsilon {epsilon_text(epsilon)} (test)"
-    axes = {"xaxis": _axis("accuracy (test)"), "yaxis": _axis(title)}
-    return go.Figure(traces, _layout(480, **axes, **_clean_lines(clean_baselines(results, "test"))))
+    axes = {"xaxis": axis("accuracy (test)"), "yaxis": axis(title)}
+    return go.Figure(traces, layout(480, **axes, **_clean_lines(clean_baselines(results, "test"))))
 
 
 def history_figure(results: Results, column: str, title: str) -> go.Figure:
@@ -113,8 +112,8 @@ def history_figure(results: Results, column: str, title: str) -> go.Figure:
                 hovertemplate=f"trial {trial}, epoch %{{x}}: %{{y:{number}}}<extra></extra>",
             )
         )
-    axes = {"xaxis": _axis("epoch", percent=False), "yaxis": _axis(title, percent=column != "loss")}
-    return go.Figure(traces, _layout(480, **axes))
+    axes = {"xaxis": axis("epoch", percent=False), "yaxis": axis(title, percent=column != "loss")}
+    return go.Figure(traces, layout(480, **axes))
 
 
 def drawn_curves(results: Results) -> set[int]:
@@ -152,7 +151,7 @@ def parameter_figure(results: Results, objective: str) -> go.Figure:
                     text=[hover[t] for t in kept],
                     hovertemplate="%{text}<br>" + objective + " %{y:.1%}<extra></extra>",
                     mode="markers",
-                    marker=_marker(SERIES[rank % len(SERIES)], SYMBOLS[rank % len(SYMBOLS)], 8),
+                    marker=marker(SERIES[rank % len(SERIES)], SYMBOLS[rank % len(SYMBOLS)], 8),
                     name=solver or "all solvers",
                     legendgroup=solver,
                     showlegend=place == 0,
@@ -160,9 +159,9 @@ def parameter_figure(results: Results, objective: str) -> go.Figure:
                     yaxis=f"y{place + 1}",
                 )
             )
-    layout = _layout(height, **axes)
-    layout["legend"] |= {"y": 1 + 40 / height}
-    return go.Figure(traces, layout)
+    look = layout(height, **axes)
+    look["legend"] |= {"y": 1 + 40 / height}
+    return go.Figure(traces, look)
 
 
 def _panel(place: int, rows: int, height: int, name: str, objective: str, ticks: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +170,8 @@ def _panel(place: int, rows: int, height: int, name: str, objective: str, ticks:
     gap_x, gap_y = 0.05, 70 / height
     width, tall = (1 - gap_x * (_PER_ROW - 1)) / _PER_ROW, (1 - gap_y * (rows - 1)) / rows
     left, top = column * (width + gap_x), 1 - row * (tall + gap_y)
-    x = {**_axis(name, percent=False), **ticks, "domain": [left, min(1.0, left + width)], "anchor": f"y{place + 1}"}
-    y = {**_axis(objective if column == 0 else ""), "domain": [max(0.0, top - tall), top], "anchor": f"x{place + 1}"}
+    x = {**axis(name, percent=False), **ticks, "domain": [left, min(1.0, left + width)], "anchor": f"y{place + 1}"}
+    y = {**axis(objective if column == 0 else ""), "domain": [max(0.0, top - tall), top], "anchor": f"x{place + 1}"}
     y |= {"matches": "y"} if place else {}
     number = "" if place == 0 else str(place + 1)
     return {f"xaxis{number}": x, f"yaxis{number}": y | {"showticklabels": column == 0}}
@@ -221,7 +220,7 @@ def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.S
         text=None if faint else [str(row["trial"]) for row in rows],
         textposition="top right",
         mode="markers" if faint else "markers+text",
-        marker=_marker(colour, "circle-open" if faint else "circle", 7 if faint else 10),
+        marker=marker(colour, "circle-open" if faint else "circle", 7 if faint else 10),
         opacity=0.7 if faint else 1.0,
         name=name,
         **bars,
@@ -250,7 +249,7 @@ def _robust_trace(results: Results, shown: Sequence[Mark], kind: str, hollow: bo
         text=[str(mark.trial) if kind == "student" else "" for mark in shown],
         textposition="top right",
         mode="markers+text",
-        marker=_marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK),
+        marker=marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK),
         error_x=_bars([mark.clean for mark in shown], colour),
         error_y=_bars([mark.robust for mark in shown], colour),
         name=names[kind] + (" (not headlined)" if hollow else ""),
@@ -263,7 +262,7 @@ def _anchor_trace(values: dict[str, float]) -> go.Scatter:
         y=[values["adversarial_accuracy"]],
         mode="markers",
         name="undistilled anchor",
-        marker=_marker(KIND_COLOURS["twin"], "diamond", 12),
+        marker=marker(KIND_COLOURS["twin"], "diamond", 12),
         hovertemplate="undistilled anchor<br>accuracy %{x:.1%}<br>adversarial_accuracy %{y:.1%}<extra></extra>",
     )
 
@@ -296,32 +295,6 @@ def _clean_lines(baselines: Sequence[tuple[str, float, int | None]]) -> dict[str
     return {"shapes": shapes, "annotations": labels}
 
 
-def _layout(height: int, **parts: Any) -> dict[str, Any]:
-    return {
-        "template": "none",
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "font": {"color": INK, "family": "system-ui, sans-serif", "size": 13},
-        "margin": {"l": 72, "r": 16, "t": 68, "b": 56},
-        "legend": {"orientation": "h", "y": 1.1, "yanchor": "bottom", "x": 0, "xanchor": "left"},
-        "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
-        "hovermode": "closest",
-        "uirevision": "constant",
-        "height": height,
-        **parts,
-    }
-
-
-def _axis(title: str, percent: bool = True) -> dict[str, Any]:
-    look = {"gridcolor": GRID, "linecolor": FAINT, "tickcolor": FAINT, "zeroline": False, "ticks": "outside"}
-    named = {"title": {"text": title, "standoff": 10}} if title else {}
-    return {**look, **named, "automargin": True, **({"tickformat": ".1~%"} if percent else {})}
-
-
-def _marker(colour: str, symbol: str, size: int, outline: str = INK) -> dict[str, Any]:
-    return {"color": colour, "symbol": symbol, "size": size, "line": {"color": outline, "width": 1}}
-
-
 def _bars(rates: Sequence[Rate | None], colour: str) -> dict[str, Any]:
     """Draw Wilson's 95 % interval; none where n is not known."""
     above = [rate.interval.high - rate.value if rate else 0.0 for rate in rates]
@@ -345,13 +318,3 @@ def _hover(results: Results, title: str, lines: Sequence[str], trial: int | None
     """Write a point's title, its rates and the whole configuration of its trial."""
     own = [] if trial is None else [*configuration_lines(results, trial)]
     return "<br>".join([f"<b>{html.escape(title)}</b>", *map(html.escape, [*lines, *own])])
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
-    return value

@@ -1,18 +1,22 @@
 """Put the report together: one HTML file that needs no network, no server and, for its words and tables, no script."""
 
 import os
-from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from study.designs import Design, design
 from study.report import tables
+from study.report.chart import Chart
+from study.report.designs import contrast_finding, design_section
 from study.report.drawing import front_svg
 from study.report.figures import drawn_curves, plotly_script
+from study.report.markup import details, figure, missing, paragraphs
 from study.report.methods import methods_section
-from study.report.payload import Chart, charts, payload_json
+from study.report.payload import charts, payload_json
 from study.report.stats import epsilons, headline_epsilon
+from study.report.systems import system_sections
 from study.report.wording import (
     INCOMPLETE,
     epsilon_text,
@@ -22,6 +26,11 @@ from study.report.wording import (
     twins_text,
 )
 from study.results import Results, load
+
+_HIGHEST = (
+    "The highest of many networks measured on test is favoured by chance; what the design can claim are the means and "
+    "differences with intervals under Design."
+)
 
 
 def write_report(path: Path | str, results: Results | None = None) -> Path:
@@ -56,18 +65,25 @@ def write_front_svg(path: Path | str, results: Results | None = None) -> Path:
 
 def render(results: Results) -> str:
     """Give the whole page as text."""
-    drawn = charts(results)
+    of = design(results, headline_epsilon(results))
+    drawn = charts(results, of)
+    sections = [
+        section for section in (design_section(results, of, drawn), *system_sections(results, of, drawn)) if section
+    ]
     name = str(results.study.get("name", results.path.name))
     return Template(_asset("page.html")).substitute(
         title=escape(name),
         state=escape(results.state),
         banner=_banner(results),
-        finding=_finding(results),
+        finding=_finding(results, of),
+        links="".join(section.link for section in sections),
+        design="".join(section.html for section in sections if section.identifier == "design"),
+        systems="".join(section.html for section in sections if section.identifier != "design"),
         search=_search(results, drawn),
         robustness=_robustness(results, drawn),
         attacked=_attacked(results),
         history=_history(results, drawn),
-        parameters=_parameters(drawn),
+        parameters=_parameters(of, drawn),
         failures=_failures(results),
         methods=methods_section(results),
         svg=front_svg(results) if len(results.robustness) else "",
@@ -78,10 +94,15 @@ def render(results: Results) -> str:
     )
 
 
-def _finding(results: Results) -> str:
+def _finding(results: Results, of: Design) -> str:
     epsilon = headline_epsilon(results)
-    more = "" if epsilon is None else _paragraphs([twins_text(results, epsilon)])
-    return f'<p class="finding">{escape(finding(results))}</p>{more}'
+    contrast = contrast_finding(of)
+    first = "" if contrast is None else f'<p class="finding">{escape(contrast)}</p>'
+    twins = any(model.kind == "twin" for model in results.survivors.values())
+    more = paragraphs([twins_text(results, epsilon)]) if epsilon is not None and (twins or of.adaptive) else ""
+    if epsilon is not None and not of.adaptive:
+        more = paragraphs([_HIGHEST]) + more
+    return f'{first}<p class="finding">{escape(finding(results))}</p>{more}'
 
 
 def _banner(results: Results) -> str:
@@ -97,13 +118,13 @@ def _banner(results: Results) -> str:
 
 def _search(results: Results, drawn: dict[str, Chart]) -> str:
     if "search" not in drawn:
-        return _missing("No trial has finished yet; the search plot needs one.")
+        return missing("No trial has finished yet; the search plot needs one.")
     words = (
         f"{_counts_text(results)} Both axes are measured on val_search: the vertical one is the search's proxy, not "
         "robust accuracy. Bars on the front are Wilson 95 % intervals; points whose bars overlap widely may change "
         "places on other images."
     )
-    return _figure(drawn["search"], words) + _details("The finished trials as a table", tables.trials_table(results))
+    return figure(drawn["search"], words) + details("The finished trials as a table", tables.trials_table(results))
 
 
 def _counts_text(results: Results) -> str:
@@ -120,84 +141,55 @@ def _counts_text(results: Results) -> str:
 
 def _robustness(results: Results, drawn: dict[str, Chart]) -> str:
     if "robustness" not in drawn:
-        return _missing("No model has been attacked on test yet; the robustness stage comes after search and front.")
+        return missing("No model has been attacked on test yet; the robustness stage comes after search and front.")
     chart, at = drawn["robustness"], epsilons(results)
     words = (
         "Both axes are measured on test, bars are Wilson 95 % intervals. Robust accuracy is the worst case over the "
         f"attacks that were run, so each point is an upper bound. {headline_rule_text(results)}"
     )
-    parts = [_figure(chart, words)]
+    parts = [figure(chart, words)]
     for place, epsilon in enumerate(at):
-        said = _paragraphs([neighbours_text(results, epsilon), twins_text(results, epsilon)])
+        said = paragraphs([neighbours_text(results, epsilon), twins_text(results, epsilon)])
         parts.append(f'<div data-variant="robustness-{place}">{said}{tables.neighbours_table(results, epsilon)}</div>')
     return "".join(parts)
 
 
 def _attacked(results: Results) -> str:
     if not len(results.robustness):
-        return _missing("No model has been attacked on test yet.")
+        return missing("No model has been attacked on test yet.")
     listed = ", ".join(epsilon_text(e) for e in epsilons(results))
     intro = f"Epsilons: {listed}. Small print: counts, then the ends of the 95 % interval in per cent."
     parts = [tables.attacked_table(results), tables.gains_table(results), tables.attacks_table(results)]
-    return _paragraphs([intro]) + "".join(parts)
+    return paragraphs([intro]) + "".join(parts)
 
 
 def _history(results: Results, drawn: dict[str, Chart]) -> str:
     if "history" not in drawn:
-        return _missing("No learning curve has been stored yet.")
+        return missing("No learning curve has been stored yet.")
     curves = results.history[results.history["job"].str.startswith("trials/")]["trial"].nunique()
     shown = len(drawn_curves(results))
     sample = (
         "" if shown == curves else f" {shown} of {curves} curves are drawn: the front and an even sample of the rest."
     )
     words = "The search front in colour, the other trials grey. Results are of the last update."
-    return _figure(drawn["history"], words + sample)
+    return figure(drawn["history"], words + sample)
 
 
-def _parameters(drawn: dict[str, Chart]) -> str:
+def _parameters(of: Design, drawn: dict[str, Chart]) -> str:
     if "parameters" not in drawn:
-        return _missing("No trial has finished yet; these panels need some.")
-    words = (
-        "Traces of an adaptive search: they show where the sampler looked, not the effect of a parameter. A panel "
-        "holds only the trials in which its parameter was active."
+        return missing("No trial has finished yet; these panels need some.")
+    looked = (
+        "Traces of an adaptive search: they show where the sampler looked, not the effect of a parameter."
+        if of.adaptive
+        else "Every trial of the design; the effects of parameters stand under Design, with their intervals."
     )
-    return _figure(drawn["parameters"], words)
+    words = f"{looked} A panel holds only the trials in which its parameter was active."
+    return figure(drawn["parameters"], words)
 
 
 def _failures(results: Results) -> str:
     ended = results.trials["state"].isin(["FAIL", "PRUNED"]).any()
     return tables.failures_table(results) if ended else "<p>No trial has failed or been pruned.</p>"
-
-
-def _figure(chart: Chart, caption: str) -> str:
-    name = escape(chart.name, quote=True)
-    return (
-        f'{_choice(chart)}<figure><div class="plot" id="plot-{name}" data-figure="{name}" role="img" '
-        f'aria-label="{escape(chart.alt, quote=True)}"></div><figcaption>{escape(caption)}</figcaption></figure>'
-    )
-
-
-def _choice(chart: Chart) -> str:
-    if len(chart.variants) < 2:
-        return ""
-    buttons = "".join(
-        f'<label><input type="radio" name="{chart.name}" value="{place}"{" checked" if place == 0 else ""}> '
-        f"{escape(label)}</label>"
-        for place, (label, _) in enumerate(chart.variants)
-    )
-    return f'<fieldset class="choice"><legend>{escape(chart.choice)}</legend>{buttons}</fieldset>'
-
-
-def _details(summary: str, body: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
-
-
-def _paragraphs(texts: Sequence[str]) -> str:
-    return "".join(f"<p>{escape(text)}</p>" for text in texts)
-
-
-def _missing(sentence: str) -> str:
-    return f'<p class="missing">{escape(sentence)}</p>'
 
 
 def _asset(name: str) -> str:

@@ -1,30 +1,19 @@
 """What the page's script needs, as JSON that cannot leave its script element."""
 
 import json
-from dataclasses import dataclass
-from typing import Any
 
+from study.designs import Design
 from study.report import figures
+from study.report.chart import Chart
+from study.report.design_figures import design_charts
 from study.report.palette import DARK
+from study.report.probe_figures import probe_charts
 from study.report.stats import epsilons
 from study.report.wording import epsilon_text
 from study.results import Results
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A place for a figure, with the variants a reader may choose from."""
-
-    name: str
-    choice: str
-    """What is chosen, e.g. epsilon; empty with one variant."""
-    variants: tuple[tuple[str, dict[str, Any]], ...]
-    """Label and figure of each."""
-    alt: str
-    """One sentence for those who do not see it."""
-
-
-def charts(results: Results) -> dict[str, Chart]:
+def charts(results: Results, of: Design) -> dict[str, Chart]:
     """Draw every chart that the results allow, by name."""
     complete = int((results.trials["state"] == "COMPLETE").sum())
     drawn = []
@@ -37,6 +26,7 @@ def charts(results: Results) -> dict[str, Chart]:
         drawn.append(_robustness_chart(results))
     if len(results.history):
         drawn.append(_history_chart(results))
+    drawn += design_charts(of) + probe_charts(results, of)
     return {chart.name: chart for chart in drawn}
 
 

@@ -48,7 +48,7 @@ def attacked_table(results: Results) -> str:
         rate = f"{100 * accuracy:.1f} %\n" + (f"n = {n}" if n else "n unknown")
         blank: list[Cell] = [("", None)] * 3
         rows.append((None, [(name, None), (rate, accuracy), *[("not attacked", None)] * len(at), *blank]))
-    return _table("attacked", "Models attacked on test, and clean baselines", header, rows)
+    return table("attacked", "Models attacked on test, and clean baselines", header, rows)
 
 
 def gains_table(results: Results) -> str:
@@ -59,7 +59,7 @@ def gains_table(results: Results) -> str:
             rows.append((gain.trial, _gain_row(gain, epsilon)))
     header = ["student", "epsilon", "robust accuracy less twin's", "Holm-adjusted", "detectable", "clean less twin's"]
     header.append("robust where both are right when clean: student, twin")
-    return _table("gains", "Students less their alpha = 0 twins, on the same images", header, rows) if rows else ""
+    return table("gains", "Students less their alpha = 0 twins, on the same images", header, rows) if rows else ""
 
 
 def attacks_table(results: Results) -> str:
@@ -82,7 +82,7 @@ def attacks_table(results: Results) -> str:
     caption = (
         "Survivors attack by attack: each attack sees only the images that are still right, so its count is no rank"
     )
-    return _table("attacks", caption, header, rows)
+    return table("attacks", caption, header, rows)
 
 
 def neighbours_table(results: Results, epsilon: float) -> str:
@@ -90,7 +90,7 @@ def neighbours_table(results: Results, epsilon: float) -> str:
     rows = [(None, _neighbour_row(comparison)) for comparison in neighbours(results, epsilon)]
     header = ["neighbours", "measure", "difference", "Holm-adjusted", "detectable at this n", "distinguishable"]
     caption = f"Neighbours on the test front at epsilon {epsilon_text(epsilon)}"
-    return _table(f"neighbours-{epsilon_text(epsilon)}", caption, header, rows) if rows else ""
+    return table(f"neighbours-{epsilon_text(epsilon)}", caption, header, rows) if rows else ""
 
 
 def trials_table(results: Results) -> str:
@@ -105,7 +105,7 @@ def trials_table(results: Results) -> str:
         cells.append((f"{row['nfe']:.4g}", float(row["nfe"])))
         rows.append((trial, [*cells, (params_text(results.params(trial)), None)]))
     header = ["trial", "place", "accuracy", "adversarial_accuracy", "nfe", "sampled point"]
-    return _table("trials", "Finished trials, measured on val_search", header, rows)
+    return table("trials", "Finished trials, measured on val_search", header, rows)
 
 
 def failures_table(results: Results) -> str:
@@ -117,7 +117,7 @@ def failures_table(results: Results) -> str:
         numbers = [int(t) for t in group["trial"]]
         cells: list[Cell] = [(str(state), None), (str(reason), None), (str(len(numbers)), len(numbers))]
         rows.append((None, [*cells, (", ".join(map(str, numbers)), None)]))
-    return _table("failures", "Trials that did not complete, by reason", ["state", "reason", "count", "trials"], rows)
+    return table("failures", "Trials that did not complete, by reason", ["state", "reason", "count", "trials"], rows)
 
 
 def definition_list(entries: Sequence[tuple[str, str]]) -> str:
@@ -127,7 +127,7 @@ def definition_list(entries: Sequence[tuple[str, str]]) -> str:
 
 def plain_table(identifier: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of texts."""
-    return _table(identifier, caption, header, [(None, [(text, None) for text in row]) for row in rows])
+    return table(identifier, caption, header, [(None, [(text, None) for text in row]) for row in rows])
 
 
 def _attacked_row(results: Results, mark: Mark, own: Sequence[Mark | None]) -> list[Cell]:
@@ -204,7 +204,8 @@ def _all_columns(results: Results) -> list[str]:
     return list(dict.fromkeys(column for model in results.survivors.values() for column in model.columns))
 
 
-def _table(identifier: str, caption: str, header: Sequence[str], rows: Sequence[Row]) -> str:
+def table(identifier: str, caption: str, header: Sequence[str], rows: Sequence[Row]) -> str:
+    """Give a table that sorts by its columns; texts are escaped, the part after a line break is small print."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join(_row(trial, cells) for trial, cells in rows)
     return (

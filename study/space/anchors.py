@@ -37,6 +37,8 @@ def read_anchors(
     anchors: list[Anchor] = []
     for index, item in enumerate(entry.node.items):
         anchor = reader.read(item, index)
+        if anchor in anchors and _has_overrides(drafts):
+            continue
         if anchor in anchors:
             problems.add(
                 item.place, f"`anchors.{index}` is the same point as an earlier anchor; remove one of the two."
@@ -44,6 +46,11 @@ def read_anchors(
         elif anchor is not None:
             anchors.append(anchor)
     return tuple(anchors)
+
+
+def _has_overrides(drafts: Drafts) -> bool:
+    """Tell whether an override fixed or dropped a parameter, after which two anchors may say the same."""
+    return bool(drafts.dropped) or any(drafts.overridden(name) for name in drafts.by_name)
 
 
 @final

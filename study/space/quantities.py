@@ -7,7 +7,7 @@ ranges and choices run them directly.
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
@@ -137,11 +137,19 @@ class Name:
     names: tuple[str, ...]
     later: tuple[str, ...] = ()
     """Names that a later version will know."""
+    elsewhere: tuple[tuple[str, str, str], ...] = ()
+    """Names used by others: the name, what to give instead in words, and the name here that comes nearest."""
+    nullable: bool = False
 
-    def __call__(self, value: object) -> str:
+    def __call__(self, value: object) -> str | None:
         """Return the name or raise `RefusedError`."""
+        if value is None and self.nullable:
+            return None
         if isinstance(value, str) and value in self.names:
             return value
+        for name, advice, nearest in self.elsewhere:
+            if value == name:
+                raise RefusedError(f"has no {name!r}; {advice}.", nearest)
         if isinstance(value, str) and value in self.later:
             raise RefusedError(f"{value!r} {NOT_AVAILABLE}; choose {self.described}.")
         word = value if isinstance(value, str) else str(value).lower()
@@ -150,7 +158,8 @@ class Name:
     @property
     def described(self) -> str:
         """The names in words."""
-        return ("one of " if len(self.names) > 1 else "") + ", ".join(self.names)
+        nothing = " or null" if self.nullable else ""
+        return ("one of " if len(self.names) > 1 else "") + ", ".join(self.names) + nothing
 
 
 @final
@@ -194,6 +203,8 @@ class Numbers:
     """A list of different numbers, kept in ascending order."""
 
     each: Number
+    example: str = "[1/16, 0.1]"
+    """Such a list, as it is written."""
 
     def __call__(self, value: object) -> tuple[float, ...]:
         """Return the numbers or raise `RefusedError`."""
@@ -201,14 +212,37 @@ class Numbers:
             self.each(value)
         if not isinstance(value, list) or not value:
             what = "[]" if value == [] else got(value)
-            raise RefusedError(f"must be a list of numbers such as [1/16, 0.1], but got {what}.")
+            raise RefusedError(f"must be a list of numbers such as {self.example}, but got {what}.")
         parsed = [item for item in map(self.each, value) if isinstance(item, int | float)]
         if len(set(parsed)) < len(parsed):
             raise RefusedError(f"must be different numbers, but {first_double(parsed)} stands there twice.")
         return tuple(sorted(parsed))
 
 
-Quantity = Number | Name | Flag | Text | Numbers
+@final
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A list of different words, kept in the order given; it may be empty."""
+
+    each: Callable[[object], object]
+    """Rule of one word."""
+    example: str
+    """Such a list, as it is written."""
+    nullable: bool = False
+
+    def __call__(self, value: object) -> tuple[object, ...] | None:
+        """Return the words or raise `RefusedError`."""
+        if value is None and self.nullable:
+            return None
+        if not isinstance(value, list):
+            raise RefusedError(f"must be a list such as {self.example}, but got {got(value)}.")
+        parsed = tuple(self.each(item) for item in value)
+        if len(set(parsed)) < len(parsed):
+            raise RefusedError(f"must be different words, but {first_double(parsed)!r} stands there twice.")
+        return parsed
+
+
+Quantity = Number | Name | Flag | Text | Numbers | Listed
 
 
 def first_double(values: Iterable[object]) -> object | None:

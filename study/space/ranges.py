@@ -6,15 +6,18 @@ Their conditions are left to `conditions`.
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from study.space.network_sections import DISCRETISATIONS, Train
 from study.space.parameters import Choice, Parameter
 from study.space.problems import Place, Problems
 from study.space.quantities import NOT_AVAILABLE, Flag, Number, RefusedError, first_double, got
-from study.space.schema import DISCRETISATIONS, HOME, RULES, Train
+from study.space.schema import HOME, RULES
 from study.space.sections import Sections, note_unknown, validated
 from study.space.tree import Entry, Mapping, Node, Sequence, value_of
 
 KINDS = ("float", "int", "choice")
 RANGE_KEYS = (*KINDS, "log", "step", "when")
+SOLVE_CHOICES = ("discretisation", *DISCRETISATIONS)
+"""Keys whose null says that another of them is meant."""
 
 
 @final
@@ -101,7 +104,7 @@ def _read_fixed(name: str, entry: Entry, drafts: Drafts, problems: Problems) -> 
         problems.add(entry.node.place, f"`space.{name}` {refused}", refused.suggestion)
         drafts.broken.add(name)
         return
-    if fixed is None and name in DISCRETISATIONS:
+    if fixed is None and name in SOLVE_CHOICES:
         drafts.dropped.add(name)
         return
     drafts.by_name[name] = Draft(Parameter(name=name, section=HOME[name], kind="fixed", choices=(fixed,)), entry.place)
@@ -129,6 +132,8 @@ def _settle_conflict(name: str, sections: Sections, drafts: Drafts, problems: Pr
     if given is None or name in {"seed", "teacher"}:  # both may stand beside what they choose from
         return
     draft = drafts.by_name[name]
+    if draft.when is not None and not given.source.override:
+        return  # the section's value is that where the conditions do not hold
     if draft.place.source.override and not given.source.override:
         forget(name, sections)
         return
@@ -147,8 +152,13 @@ def forget(name: str, sections: Sections) -> None:
 
 
 def _prefer_overridden_discretisation(sections: Sections, drafts: Drafts) -> None:
-    """Where an override gives steps, step_size or evaluations, the file's other ones are out of effect."""
+    """Where an override gives steps, step_size or evaluations, the file's other ones are out of effect.
+
+    Not where `discretisation` chooses among them: there, each keeps its own value.
+    """
     given = sections.given["student"]
+    if "discretisation" in drafts.by_name or "discretisation" in given:
+        return
     places = {name: draft.place for name, draft in drafts.by_name.items()} | given
     overridden = [name for name in DISCRETISATIONS if name in places and places[name].source.override]
     for name in DISCRETISATIONS if overridden else ():
@@ -210,7 +220,7 @@ class _Range:
         values = tuple(self._value(item, "choice") for item in node.items)
         if not self._failed and len(set(values)) < len(values):
             self._fail(node.place, "choice", f"holds {first_double(values)!r} twice; every value stands once.")
-        if not self._failed and self._name in DISCRETISATIONS and None in values:
+        if not self._failed and self._name in SOLVE_CHOICES and None in values:
             self._fail(node.place, "choice", "cannot hold null; use `when:` where it is not meant.")
         return self._parameter(kind="choice", choices=values)
 

@@ -10,13 +10,18 @@ from pathlib import Path
 from study.errors import SpaceError
 from study.space.anchors import read_anchors
 from study.space.conditions import read_conditions
+from study.space.contrast import read_contrast
+from study.space.file_keys import file_keys
+from study.space.needs import drop_overridden
 from study.space.overrides import apply_overrides
 from study.space.problems import Place, Problems, Source, closest
 from study.space.quantities import got
 from study.space.ranges import read_ranges
-from study.space.rules import Rules, drop_overridden, fill_discretisation
+from study.space.reading import Reading
+from study.space.rules import check_rules
 from study.space.sections import read_sections
 from study.space.settings import Space
+from study.space.solving import fill_discretisation
 from study.space.tree import Mapping, parse, value_of
 
 MAX_BYTES = 64 * 1024
@@ -99,8 +104,13 @@ def _assemble(root: Mapping, path: Path, problems: Problems) -> Space | None:
     parameters = read_conditions(drafts, problems)
     fill_discretisation(drafts, sections)
     top = root.entries["space"].place if "space" in root.entries else root.place
-    Rules(parameters, drafts, sections, top, problems).check()
+    reading = Reading(parameters, drafts, sections, top, problems)
+    check_rules(reading)
     points = read_anchors(root.entries.get("anchors"), parameters, drafts, problems)
+    contrast = read_contrast(root.entries.get("contrast"), reading)
     if problems.found:
         return None
-    return Space(path=path, parameters=parameters, points=points, **sections.values)
+    asked_at = {key: str(place) for key, place in file_keys(root)}
+    return Space(
+        path=path, parameters=parameters, points=points, contrast=contrast, asked_at=asked_at, **sections.values
+    )

@@ -9,9 +9,11 @@ from typing import Any, TypeVar, final
 from pydantic import ValidationError
 
 from nodekd.attacks.catalog import EPSILONS
+from study.space.network_sections import Teacher
 from study.space.problems import Place, Problems, closest
 from study.space.quantities import NOT_AVAILABLE, RefusedError, got
-from study.space.schema import LATER_KEYS, NAME_PATTERN, SECTIONS, TOP_KEYS, Section, Teacher
+from study.space.schema import LATER_KEYS, NAME_PATTERN, SECTIONS, TOP_KEYS
+from study.space.section import Section
 from study.space.tree import Mapping, Node, Sequence, value_of
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -31,7 +33,7 @@ class Sections:
 
 
 def read_sections(root: Mapping, path: Path, problems: Problems) -> Sections:
-    """Check every section except `space` and `anchors`.
+    """Check every section except `space`, `anchors` and `contrast`.
 
     Args:
         root: The whole file.

@@ -6,44 +6,49 @@ Built by `reader.read_space`. Knows nothing of files, samplers or engines.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
 from study.space.anchors import Anchor
+from study.space.contrast import Contrast
+from study.space.measure_sections import Objectives, Probes, Robustness, Search
+from study.space.network_sections import Distill, Solve, Student, Teacher, Train
 from study.space.parameters import Parameter, active_values
+from study.space.pruning import pruned, reads_one_teacher, solves
 from study.space.quantities import RefusedError
-from study.space.rules import NEEDS, discretisation_fault
 from study.space.schema import (
-    DISCRETISATIONS,
     HOME,
     RULES,
     SAMPLED_SECTIONS,
     Budget,
     Data,
-    Distill,
     EarlyStopping,
-    Objectives,
     Progress,
     Resources,
-    Robustness,
     Sampler,
-    Search,
-    Student,
     Study,
-    Teacher,
-    Train,
-    dump,
 )
+from study.space.section import dump
+from study.space.solving import CHANGES
 
 SCHEMA = 1
 """Version of `Space.document`."""
 
-FREE = ("study.name", "budget", "resources", "robustness", "progress", "data.root")
+FREE = ("study.name", "budget", "resources", "robustness", "probes", "progress", "data.root")
 """What may differ when a study is resumed; everything else makes it another study."""
 
+WHOLE_SECTIONS = (
+    *("objectives", "search", "sampler", "early_stopping", "budget"),
+    *("resources", "robustness", "probes", "progress"),
+)
+"""Sections that stand in the document as they are."""
+
 SMOKE_IMAGES = 16
-"""Images that a smoke study attacks."""
+"""Images that a smoke study attacks and probes."""
+
+SMOKE_GENERATIONS = 2
+"""Most networks that a smoke study trains one after another in a trial."""
 
 
 @final
@@ -57,6 +62,8 @@ class Space:
     data: Data
     teachers: tuple[Teacher, ...]
     student: Student
+    evaluate: Solve
+    attack: Solve
     distill: Distill
     train: Train
     parameters: tuple[Parameter, ...]
@@ -70,9 +77,14 @@ class Space:
     budget: Budget
     resources: Resources
     robustness: Robustness
+    probes: Probes
     progress: Progress
+    contrast: Contrast | None = None
+    """The one question named before the first trial."""
     epoch_limit: int | None = None
     """Cap on the epochs of every training; only a smoke study has one."""
+    asked_at: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Where the file, or an override, asks for files: place by dotted key, for whoever finds that one is missing."""
 
     @property
     def anchors(self) -> tuple[dict[str, Any], ...]:
@@ -87,7 +99,8 @@ class Space:
                 replace the section's value (a twin is the point with alpha 0); inactive parameters are ignored.
 
         Returns:
-            `student`, `distill`, `train` as mappings, `seed`, and `teacher` as an index.
+            `student`, `distill`, `train`; `evaluate` and `attack`, which hold only what they change; `seed`, and
+            `teacher`, the position of the one teacher that is read.
 
         Raises:
             ValueError: If a name is unknown, a value breaks its key's rule, or an active parameter is missing.
@@ -102,51 +115,38 @@ class Space:
         for name, value in checked.items():
             if HOME[name] in sections:
                 sections[HOME[name]][name] = value
-        self._prune(sections)
-        return {**sections, "seed": checked.get("seed", self.study.seed), "teacher": checked.get("teacher", 0)}
+        kept = pruned(sections)
+        self._shorten(kept)
+        student = kept["student"]
+        changes = solves(student, {name: getattr(self, name) for name in CHANGES})
+        settings = {**kept, **changes, "seed": checked.get("seed", self.study.seed)}
+        if reads_one_teacher(kept["distill"]):
+            settings["teacher"] = checked.get("teacher", 0)
+        return settings
 
     def _is_fixed(self, name: str) -> bool:
         return all(parameter.name != name for parameter in self.parameters)
 
-    def _prune(self, sections: dict[str, dict[str, Any]]) -> None:
-        """Leave out what has no effect, fill atol, and limit the epochs."""
-        merged = {key: value for section in sections.values() for key, value in section.items()}
-        for need in NEEDS:
-            if not need.met(merged[need.parent]):
-                sections[HOME[need.key]].pop(need.key, None)
-        student, train = sections["student"], sections["train"]
-        for key in DISCRETISATIONS:
-            if student.get(key, 0) is None:
-                del student[key]
-            elif key in student and (
-                fault := discretisation_fault(student["solver"], student["horizon"], key, student[key])
-            ):
-                raise ValueError(f"`{key}` does not fit: {fault}.")
-        if "atol" in student and student["atol"] is None:
-            student["atol"] = student["rtol"]
-        if self.epoch_limit is not None:
-            train["epochs"] = min(train["epochs"], self.epoch_limit)
+    def _shorten(self, sections: dict[str, dict[str, Any]]) -> None:
+        """Limit what a smoke study trains."""
+        if self.epoch_limit is None:
+            return
+        sections["train"]["epochs"] = min(sections["train"]["epochs"], self.epoch_limit)
+        if "generations" in sections["distill"]:
+            sections["distill"]["generations"] = min(sections["distill"]["generations"], SMOKE_GENERATIONS)
 
     def document(self) -> dict[str, Any]:
         """Return the space as one JSON-able mapping in canonical form, defaults filled in."""
-        varied = {parameter.name for parameter in self.parameters}
+        varied = {parameter.name for parameter in self.parameters if not parameter.conditions}
         document: dict[str, Any] = {"schema": SCHEMA, "study": dump(self.study), "data": dump(self.data)}
         document["teachers"] = [dump(teacher) for teacher in self.teachers]
         for name in SAMPLED_SECTIONS:
             document[name] = {key: value for key, value in dump(getattr(self, name)).items() if key not in varied}
+        document |= {name: dump(getattr(self, name)) for name in CHANGES}
         document["space"] = {parameter.name: parameter.record() for parameter in self.parameters}
         document["anchors"] = [dict(sorted(anchor.items())) for anchor in self.anchors]
-        for name in (
-            "objectives",
-            "search",
-            "sampler",
-            "early_stopping",
-            "budget",
-            "resources",
-            "robustness",
-            "progress",
-        ):
-            document[name] = dump(getattr(self, name))
+        document["contrast"] = self.contrast.record() if self.contrast is not None else None
+        document |= {name: dump(getattr(self, name)) for name in WHOLE_SECTIONS}
         document["epoch_limit"] = self.epoch_limit
         return document
 
@@ -168,6 +168,7 @@ class Space:
             search=self.search.model_copy(update={"images": SMOKE_IMAGES}),
             budget=self.budget.model_copy(update={"trials": 2}),
             robustness=self.robustness.model_copy(update=robustness),
+            probes=self.probes.model_copy(update={"images": SMOKE_IMAGES}),
             epoch_limit=1,
         )
 

@@ -33,10 +33,17 @@ RULE = (
     f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
     f"{FILL_UP_WITHIN:g} standard error"
 )
+EVERYONE = "every completed trial is attacked on test (robustness.select: all); no front is chosen on val_front"
 
 
 def stages(context: Context) -> Iterator[Stage]:
-    """Measure the candidates on val_front, then write down which students are attacked on test."""
+    """Measure the candidates on val_front, then write down which students are attacked on test.
+
+    Where every student goes to test, nothing is chosen, and nothing is measured for a choice.
+    """
+    if context.space.robustness.select == "all":
+        write_everyone(context)
+        return
     for name in teacher_names(context):
         context.metrics(front_pool_key(name))
     yield Batch(context, "front", [_candidate_job(context, key) for key in candidates(context)])
@@ -49,12 +56,7 @@ def candidates(context: Context) -> list[str]:
     Raises:
         StudyFailed: If no trial completed.
     """
-    trials = [key for key in context.ledger.keys("trials") if context.is_complete(key)]
-    if not trials:
-        raise StudyFailed(
-            f"At least one trial must complete, but of {len(context.ledger.keys('trials'))} none did. "
-            f"See the reasons with: python -m study.show {context.ledger.root}"
-        )
+    trials = completed(context)
     points, errors = [], []
     for key in trials:
         outcome = context.ledger.outcome(key) or {}
@@ -101,6 +103,28 @@ def write_selection(context: Context) -> None:
             f"At least one candidate must be measured on {FRONT_SPLIT}, but all failed; "
             f"see {context.ledger.root}/front."
         )
+
+
+def write_everyone(context: Context) -> None:
+    """Choose every completed trial, as a designed experiment needs."""
+    attacked = [trial_number(key) for key in completed(context)]
+    selection = {"schema": 1, "rule": EVERYONE, "candidates": [], "front": [], "attacked": attacked}
+    replace_json(context.ledger.root / SELECTION, selection)
+
+
+def completed(context: Context) -> list[str]:
+    """Return the trials that ended well.
+
+    Raises:
+        StudyFailed: If there is none.
+    """
+    trials = [key for key in context.ledger.keys("trials") if context.is_complete(key)]
+    if not trials:
+        raise StudyFailed(
+            f"At least one trial must complete, but of {len(context.ledger.keys('trials'))} none did. "
+            f"See the reasons with: python -m study.show {context.ledger.root}"
+        )
+    return trials
 
 
 def selected(context: Context) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from study.order import Part
-from study.stages import front, robustness, search, teachers
+from study.stages import front, probes, robustness, search, teachers
 from study.stages.context import Context
 from study.stages.pipeline import Stage
 
@@ -26,6 +26,8 @@ def plan(context: Context, part: Part) -> Iterator[Stage]:
     yield from front.stages(context)
     _note(context, "robustness")
     yield from robustness.stages(context)
+    _note(context, "probes")
+    yield from probes.stages(context)
 
 
 def _note(context: Context, stage: str) -> None:

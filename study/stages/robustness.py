@@ -13,7 +13,14 @@ from study.stages.context import Context
 from study.stages.front import selected
 from study.stages.pipeline import Stage
 from study.stages.search import trial_key
-from study.stages.teachers import attack_settings, planned_attack, teacher_keys, teacher_names, undistilled
+from study.stages.teachers import (
+    attack_settings,
+    planned_attack,
+    teacher_keys,
+    teacher_model,
+    teacher_names,
+    undistilled,
+)
 
 SPLIT = "test"
 SPECIFICATION = "robustness/specification.json"
@@ -24,7 +31,8 @@ CLASSICAL_TEST = "baselines/classical-test"
 def stages(context: Context) -> Iterator[Stage]:
     """Train the twins while the teachers are attacked, whose images become the pool; then attack students and twins."""
     numbers = selected(context)
-    twins = [_twin_job(context, number) for number in numbers if _is_distilled(context, number)]
+    wanted = numbers if context.space.robustness.twins else []
+    twins = [_twin_job(context, number) for number in wanted if _is_distilled(context, number)]
     record_access(context, numbers)
     teachers = _teacher_jobs(context)
     yield Batch(context, "twins, and teachers on test", [*teachers, *twins, _classical_job(context)])
@@ -79,7 +87,7 @@ def record_access(context: Context, numbers: list[int]) -> None:
 
 def _is_distilled(context: Context, number: int) -> bool:
     distill = _settings(context, number)["distill"]
-    return distill.get("method") != "none" and distill.get("alpha") != 0
+    return distill["method"] != "none" and distill.get("alpha") != 0
 
 
 def _settings(context: Context, number: int) -> dict[str, Any]:
@@ -90,7 +98,7 @@ def _settings(context: Context, number: int) -> dict[str, Any]:
 
 def _twin_job(context: Context, number: int) -> Planned:
     settings = undistilled(_settings(context, number))
-    job = context.job(twin_key(number), "student", settings=settings, teacher=None, search=None)
+    job = context.job(twin_key(number), "student", settings=settings, teachers=[], search=None)
     return Planned(job, {"settings": settings, "twin_of": number})
 
 
@@ -119,18 +127,19 @@ def _job_key(context: Context, model: str, shard: int) -> str:
     return f"robustness/{model}/{specification(context)}-{shard:03d}"
 
 
+def test_attack_keys(context: Context, model: str, shards: int) -> list[str]:
+    """Return the jobs that attack a model on test under the specification in force."""
+    return [_job_key(context, model, shard) for shard in range(shards)]
+
+
 def _spec(context: Context) -> dict[str, str]:
     return {"specification": specification(context)}
-
-
-def _teacher_model(key: str) -> str:
-    return f"teacher-{key.rpartition('/')[2]}"
 
 
 def _teacher_jobs(context: Context) -> list[Planned]:
     planned: list[Planned] = []
     for key in dict.fromkeys(teacher_keys(context)):
-        model = _teacher_model(key)
+        model = teacher_model(key)
         identity = {"model": model, "kind": "teacher", "trial": None, "teacher": key, **_spec(context)}
         for shard in range(_shards(context)):
             settings = _test_attack(context, key, shard, keep_images=True, identity=identity)
@@ -147,7 +156,7 @@ def _model_jobs(context: Context, model: str, network: str, kind: str, number: i
     planned: list[Planned] = []
     for shard in range(_shards(context)):
         pool = {
-            f"transfer-{name}": _job_key(context, _teacher_model(key), shard)
+            f"transfer-{name}": _job_key(context, teacher_model(key), shard)
             for name, key in teacher_names(context).items()
         }
         settings = _test_attack(context, network, shard, pool=pool, identity=identity)

@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any, final
 
+from nodekd.distill.catalog import CHAINED_METHODS
 from study.engine.job import Job
 from study.sampling import StudyView
 from study.stages.batch import is_crash, settle
@@ -102,6 +103,7 @@ class Search:
 
     def _write_config(self, number: int, params: dict[str, Any]) -> None:
         settings = self._context.space.settings(params)
+        teachers = teachers_of(self._context, settings)
         config = {
             "schema": 1,
             "kind": "student",
@@ -109,7 +111,8 @@ class Search:
             "params": params,
             "settings": settings,
             "seed": settings["seed"],
-            "teacher": teacher_of(self._context, settings),
+            "teacher": teachers[0] if teachers else None,
+            "teachers": teachers,
             "seen": self._view.told,
         }
         self._context.ledger.write_config(trial_key(number), config)
@@ -120,11 +123,15 @@ class Search:
         return config["number"], config["params"], self._context.ledger.outcome(key)
 
 
-def teacher_of(context: Context, settings: dict[str, Any]) -> str | None:
-    """Return the job key of the teacher that a student learns from."""
-    if settings["distill"].get("method") == "none":
-        return None
-    return teacher_keys(context)[settings.get("teacher", 0)]
+def teachers_of(context: Context, settings: dict[str, Any]) -> list[str]:
+    """Return the job keys of the teachers that a student learns from; one may stand there several times."""
+    distill = settings["distill"]
+    if distill["method"] == "none" or distill["method"] in CHAINED_METHODS:
+        return []
+    keys, ensemble = teacher_keys(context), distill.get("ensemble", 1)
+    if distill.get("repeat_teacher"):
+        return [keys[0]] * ensemble
+    return keys[:ensemble] if ensemble > 1 else [keys[settings.get("teacher", 0)]]
 
 
 def trial_job(context: Context, key: str, pool: dict[str, str]) -> Job:
@@ -132,7 +139,7 @@ def trial_job(context: Context, key: str, pool: dict[str, str]) -> Job:
     config = context.ledger.config(key)
     assert config is not None, f"{key} has a config"
     search = search_attacks(context, pool=pool, keep_images=False)
-    return context.job(key, "student", settings=config["settings"], teacher=config["teacher"], search=search)
+    return context.job(key, "student", settings=config["settings"], teachers=config["teachers"], search=search)
 
 
 def wait_for_survivors(context: Context) -> None:

@@ -105,7 +105,7 @@ def _anchor_job(context: Context) -> Planned:
     """Plan the undistilled anchor: the space's reference point at alpha 0, whose adversarial images are kept."""
     settings = undistilled(context.space.settings(reference_point(context.space)))
     search = search_attacks(context, pool={}, keep_images=True)
-    job = context.job(ANCHOR, "student", settings=settings, teacher=None, search=search)
+    job = context.job(ANCHOR, "student", settings=settings, teachers=[], search=search)
     return Planned(job, {"settings": settings})
 
 
@@ -144,8 +144,8 @@ def _classical_job(context: Context) -> Planned:
 
 
 def undistilled(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the same settings at alpha 0, where the temperature is inactive: an alpha-0 twin (S8)."""
-    return {**settings, "distill": {"method": "none", "alpha": 0.0}}
+    """Return the same settings without a teacher: an alpha-0 twin (S8)."""
+    return {**settings, "distill": {"method": "none"}}
 
 
 def search_pool(context: Context) -> dict[str, str]:
@@ -194,6 +194,11 @@ def teacher_names(context: Context) -> dict[str, str]:
     return {"teacher" if len(keys) == 1 else f"teacher-{number}": key for number, key in enumerate(keys)}
 
 
+def teacher_model(key: str) -> str:
+    """Return a teacher's name in the results."""
+    return f"teacher-{key.rpartition('/')[2]}"
+
+
 def _pool_jobs(context: Context, name: str, teacher: str) -> list[Planned]:
     """Plan the attacks on a teacher whose images other networks are shown: on val_front, and the search's subset."""
     search = context.space.search
@@ -205,8 +210,9 @@ def _pool_jobs(context: Context, name: str, teacher: str) -> list[Planned]:
     seen = attack_settings(
         context, **common, split=SEARCH_SPLIT, images=search.images, attacks="search-pool", keep_images=True
     )
+    chosen = context.space.robustness.select == "front"
     return [
-        planned_attack(context, front_pool_key(name), front),
+        *([planned_attack(context, front_pool_key(name), front)] if chosen else []),
         planned_attack(context, pool_key(name), seen),
     ]
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from study.report.page import write_report
 from study.report.palette import BLUE, DARK
+from tests.design_folder import DesignPlan, write_design
 from tests.study_folder import Plan, attacked, write_study
 
 pytestmark = pytest.mark.browser
@@ -83,6 +84,22 @@ def test_the_page_draws_silently_and_asks_for_nothing_but_itself(browser: Browse
     page = _open(context, report, heard)
     page.mouse.wheel(0, 5000)
     assert page.locator(".plot .main-svg").count() >= 4
+    assert heard.messages == []
+    assert heard.requests == [report.as_uri()]
+    context.close()
+
+
+def test_a_designed_study_draws_silently(browser: Browser, tmp_path: Path) -> None:
+    factors = {"method": ["none", "kd"], "horizon": [0.5, 2.0], "dynamics": ["damped", "lambda-damped"]}
+    plan = DesignPlan(seeds=(0, 1), teachers=(0,), factors=factors, fixed={"damping": "learned"})
+    heard, context = Heard(), browser.new_context()
+    report = write_report(write_design(tmp_path, plan))
+    page = _open(context, report, heard)
+    drawn = page.locator(".plot").evaluate_all("plots => plots.map(p => p.querySelectorAll('.main-svg').length > 0)")
+    assert len(drawn) >= 10
+    assert all(drawn)
+    for choice in page.locator("fieldset.choice input").all():
+        choice.check()
     assert heard.messages == []
     assert heard.requests == [report.as_uri()]
     context.close()

@@ -9,7 +9,8 @@ from nodekd.attacks.cascade import CARRIED, Survival
 from nodekd.data.dataset import DataConfig, load
 from nodekd.errors import DataError
 from study.jobs.attack import also_broken_before
-from study.jobs.networks import distillation_of, integrator_of, train_config_of
+from study.jobs.integrators import attacking_integrator, integrator_of, measuring_integrator
+from study.jobs.networks import train_config_of
 from study.jobs.subset import count_shards, subset
 from study.jobs.work import Work
 from study.ledger import Ledger
@@ -68,9 +69,36 @@ def test_settings_become_configurations():
     assert integrator_of(fixed).steps == 4
     adaptive = {"solver": "dopri5", "horizon": 1.0, "rtol": 0.01, "atol": None, "max_evaluations": 32}
     assert integrator_of(adaptive).atol == 0.01
-    assert not distillation_of({"method": "none"}).uses_teacher
-    assert not distillation_of({"method": "kd", "alpha": 0.0, "kl_scale": "none"}).uses_teacher
-    assert distillation_of({"method": "kd", "alpha": 0.5, "temperature": 2.0, "kl_scale": "none"}).temperature == 2.0
     adversarial = train_config_of({"epochs": 3, "adversarial": {"epsilon": 0.1, "steps": 4}}).adversarial
     assert adversarial is not None
     assert adversarial.steps == 4
+
+
+TRAINED = {"solver": "rk4", "horizon": 2.0, "evaluations": 8, "gradient": "adjoint"}
+
+
+def test_a_student_is_measured_as_trained_unless_the_space_says_otherwise():
+    assert measuring_integrator({"student": TRAINED}) == integrator_of(TRAINED)
+    longer = measuring_integrator({"student": TRAINED, "evaluate": {"horizon": 4.0}})
+    assert (longer.solver, longer.horizon, longer.steps) == ("rk4", 4.0, 2)
+    finer = measuring_integrator({"student": TRAINED, "evaluate": {"solver": "euler", "step_size": 0.25}})
+    assert (finer.solver, finer.steps, finer.evaluations) == ("euler", 8, 8)
+    exact = measuring_integrator({"student": TRAINED, "evaluate": {"solver": "dopri5", "rtol": 1e-5}})
+    assert (exact.rtol, exact.atol, exact.steps) == (1e-5, 1e-5, None)
+    fixed = measuring_integrator(
+        {
+            "student": {"solver": "dopri5", "horizon": 1.0, "rtol": 1e-3, "max_evaluations": 9},
+            "evaluate": {"solver": "midpoint"},
+        }
+    )
+    assert fixed.evaluations == 8
+    assert measuring_integrator({"student": {"arch": "resnet20"}, "evaluate": {}}) is None
+
+
+def test_attacks_follow_the_measured_solver_unless_the_space_says_otherwise():
+    settings = {"student": TRAINED, "evaluate": {"horizon": 4.0}, "attack": {"solver": "euler", "evaluations": 32}}
+    attacked = attacking_integrator(settings)
+    assert (attacked.solver, attacked.horizon, attacked.evaluations) == ("euler", 4.0, 32)
+    assert attacking_integrator({"student": TRAINED, "evaluate": {"horizon": 4.0}}).horizon == 4.0
+    both = {"student": TRAINED, "evaluate": {"steps": 3}, "attack": {"evaluations": 32}}
+    assert attacking_integrator(both).evaluations == 32

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nodekd.models.catalog import CIFAR_DEPTHS, STUDENTS, TEACHERS
+from nodekd.models.catalog import CIFAR_DEPTHS, ODE_STUDENTS, TEACHERS
 from nodekd.models.dynamics import PlainDynamics, TimeConv, group_norm
 from nodekd.models.resnet import CifarResNet, build_teacher, shrinking_strides
 from nodekd.models.student import StudentConfig, build_student, parameter_count
@@ -23,10 +23,10 @@ def images(n, channels, size):
     return torch.rand(n, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("arch", STUDENTS)
+@pytest.mark.parametrize("arch", ODE_STUDENTS)
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 16), (3, 32), (1, 28), (3, 64)])
 @pytest.mark.parametrize("norm", ["group", "none"])
-def test_students_fit_every_image_size_with_a_state_of_at_least_4x4(arch, channels, size, norm):
+def test_ode_students_fit_every_image_size_with_a_state_of_at_least_4x4(arch, channels, size, norm):
     student = build_student(StudentConfig(arch, channels=8, norm=norm), RK4, **facts(channels, size, 5), seed=1).eval()
     state = student.stem(student.normalise(images(2, channels, size)))
     assert state.shape[:2] == (2, 8)
@@ -64,6 +64,15 @@ def test_time_matters_only_where_it_is_seen():
 @pytest.mark.parametrize(("channels", "groups"), [(64, 32), (128, 32), (16, 8), (1, 1), (6, 3), (7, 1)])
 def test_groups_hold_at_least_two_channels(channels, groups):
     assert group_norm(channels, "group").num_groups == groups
+
+
+def test_weights_of_plain_students_keep_their_names():
+    student = build_student(StudentConfig(channels=8), RK4, **facts(1, 8), seed=0)
+    norms = {f"blocks.0.norm{i}.{what}" for i in (1, 2, 3) for what in ("weight", "bias")}
+    convs = {f"blocks.0.conv{i}.{what}" for i in (1, 2) for what in ("state.weight", "state.bias", "time.weight")}
+    head = {f"head.{i}.{what}" for i in (0, 4) for what in ("weight", "bias")}
+    stem = {f"stem.{i}.{what}" for i in (0, 1, 3) for what in ("weight", "bias")}
+    assert set(student.state_dict()) == norms | convs | head | stem | {"normalise.mean", "normalise.std"}
 
 
 def test_blocks_follow_each_other_and_add_their_evaluations():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from study import explore, show
+from study.paper_table import compare
+from study.papers import PAPERS
 from study.results import load
 from tests.study_folder import Plan, attacked, write_study
 
@@ -94,3 +96,31 @@ def test_help_answers_before_pandas_and_plotly_load(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_beside_the_run_is_one_json_object(
+    folder: Path, capsys: pytest.CaptureFixture[str], paper: str
+) -> None:
+    assert show.main([str(folder), "--paper", paper, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(compare(load(folder), PAPERS[paper])))
+
+
+def test_a_paper_beside_the_run_is_a_table_with_empty_cells_explained(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show.main([str(folder), "--paper", "chu2022"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "Its empty cells are not known to us." in text
+    assert "24 % (arXiv), 24.75 % (IET);" in text
+    assert "not measured here; run" in text
+    assert "resnet20: 98.5 %; 1 model" in text
+    assert "doi:10.1049/cvi2.12248" in text
+
+
+def test_an_unknown_paper_is_exit_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        show.main([str(folder), "--paper", "chu2021"])
+    assert ended.value.code == 2
+    assert "chu2022" in capsys.readouterr().err

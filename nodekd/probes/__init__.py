@@ -1,0 +1,1 @@
+"""Instruments: what a trained network looks like inside and around its images."""
