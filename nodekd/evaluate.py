@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from nodekd.data.dataset import Split
-from nodekd.models.student import OdeStudent
+from nodekd.models.student import OdeStudent, forward_evaluations
 from nodekd.scoring import correct_rows, logits_of
-from nodekd.shapes import Images, Logits
+from nodekd.shapes import Logits
 
 
 @final
@@ -47,10 +47,3 @@ def evaluate(model: nn.Module, split: Split, batch_size: int = 512) -> Evaluatio
     nfe = forward_evaluations(model, split.images(slice(0, batch_size))) if isinstance(model, OdeStudent) else None
     model.train(was_training)
     return Evaluation(logits, correct_rows(logits, split.labels), nll, int((~solved).sum()), nfe)
-
-
-@torch.no_grad()
-def forward_evaluations(model: OdeStudent, images: Images) -> float:
-    """Return the evaluations of f in the forward solve of a batch; adaptive solvers treat it as one system."""
-    model(images[:1] if model.integrator.fixed else images)
-    return float(model.nfe)

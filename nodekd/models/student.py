@@ -203,3 +203,10 @@ def _dynamics(config: StudentConfig) -> nn.Module:
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable numbers in a network; no network here holds one that its forward does not read."""
     return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def forward_evaluations(model: OdeStudent, images: Images) -> float:
+    """Return the evaluations of f in the forward solve of a batch; adaptive solvers treat it as one system."""
+    model(images[:1] if model.integrator.fixed else images)
+    return float(model.nfe)

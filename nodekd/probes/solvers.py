@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nodekd.attacks.frozen import frozen
-from nodekd.models.student import OdeStudent
+from nodekd.models.student import OdeStudent, forward_evaluations
 from nodekd.ode.integrator import Integrator
 from nodekd.scoring import correct_rows, logits_of
 from nodekd.shapes import Images, Labels, Logits
@@ -75,14 +75,8 @@ def _row(student: OdeStudent, images: Images, labels: Labels, own: Tensor, batch
         rtol=student.integrator.rtol,
         accuracy=float(correct_rows(logits, labels).double().mean()),
         disagreement=float((_classes(logits) != own).double().mean()),
-        nfe=_evaluations(student, images[:batch_size]),
+        nfe=forward_evaluations(student, images[:batch_size]),
     )
-
-
-@torch.no_grad()
-def _evaluations(student: OdeStudent, images: Images) -> float:
-    student(images[:1] if student.integrator.fixed else images)
-    return float(student.nfe)
 
 
 def _classes(logits: Logits) -> Tensor:

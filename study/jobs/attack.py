@@ -12,8 +12,7 @@ from nodekd.attacks.cascade import CARRIED, Survival, worst_case
 from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, SCREEN, STANDARD, Attack
 from nodekd.attacks.threat import Threat
 from nodekd.data.dataset import Split
-from nodekd.evaluate import forward_evaluations
-from nodekd.models.student import OdeStudent
+from nodekd.models.student import OdeStudent, forward_evaluations
 from nodekd.streams import seed_of
 from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import subset

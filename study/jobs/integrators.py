@@ -3,17 +3,12 @@
 from typing import Any
 
 from nodekd.ode.integrator import FIXED, Integrator, steps_for
+from study.space.network_sections import DEFAULT_EVALUATIONS, DISCRETISATIONS, TOLERANCES, Student
 
 Settings = dict[str, Any]
 
-DISCRETISATIONS = ("steps", "step_size", "evaluations")
-TOLERANCES = ("rtol", "atol", "max_evaluations")
 INTEGRATOR_KEYS = ("solver", "horizon", *DISCRETISATIONS, *TOLERANCES, "gradient", "discretisation")
 """Keys of a student's settings that describe its solves, not its network."""
-
-DEFAULT_RTOL = 1e-3
-DEFAULT_MAX_EVALUATIONS = 200
-DEFAULT_EVALUATIONS = 8
 
 
 def training_integrator(student: Settings) -> Integrator | None:
@@ -65,6 +60,7 @@ def _changed(student: Settings, change: Settings) -> Integrator | None:
         if not set(merged) & set(DISCRETISATIONS):  # trained with an adaptive solver
             merged["evaluations"] = DEFAULT_EVALUATIONS
     else:
-        merged = {"rtol": DEFAULT_RTOL, "max_evaluations": DEFAULT_MAX_EVALUATIONS} | merged
+        usual = Student()
+        merged = {"rtol": usual.rtol, "max_evaluations": usual.max_evaluations} | merged
         merged["atol"] = change.get("atol", change.get("rtol", merged.get("atol", merged["rtol"])))
     return integrator_of(merged)

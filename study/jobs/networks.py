@@ -1,5 +1,6 @@
 """From settings and weights on disk to a network in memory."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from nodekd.data.dataset import Dataset
 from nodekd.distill.attacked import AdversarialTraining
 from nodekd.models.resnet import build_teacher
 from nodekd.models.student import OdeStudent, StudentConfig, build_student
+from nodekd.ode.integrator import Integrator
 from nodekd.streams import seed_of
 from nodekd.train import TrainConfig
 from study.jobs.integrators import (
@@ -77,17 +79,21 @@ def trained_network(work: Work, key: str, dataset: Dataset) -> nn.Module:
 
 def as_measured(network: nn.Module, settings: Settings) -> nn.Module:
     """Return a network solved as `evaluate` says, with direct gradients; networks without an ODE as they are."""
-    integrator = measuring_integrator(settings) if isinstance(network, OdeStudent) else None
-    if integrator is None or not isinstance(network, OdeStudent):
-        return network
-    return network.with_integrator(integrator).with_direct_gradient()
+    return _solved(network, settings, measuring_integrator)
 
 
 def as_attacked(network: nn.Module, settings: Settings) -> nn.Module:
     """Return the network whose gradients attacks follow: as measured, but for what `attack` says."""
-    integrator = attacking_integrator(settings) if isinstance(network, OdeStudent) else None
-    if integrator is None or not isinstance(network, OdeStudent):
+    return _solved(network, settings, attacking_integrator)
+
+
+def _solved(
+    network: nn.Module, settings: Settings, integrator_of: Callable[[Settings], Integrator | None]
+) -> nn.Module:
+    if not isinstance(network, OdeStudent):
         return network
+    integrator = integrator_of(settings)
+    assert integrator is not None, "an ODE student has a solver"
     return network.with_integrator(integrator).with_direct_gradient()
 
 

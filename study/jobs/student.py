@@ -61,7 +61,8 @@ class Chain:
     def __init__(self, work: Work, settings: dict[str, Any], dataset: Dataset) -> None:
         self._work, self._settings, self._dataset = work, settings, dataset
         self._count = generations_of(settings["distill"])
-        self._trained: list[tuple[Training, float]] = []
+        self._trained: list[Training] = []
+        self._accuracies: list[float] = []
         self.student: nn.Module = student_of(settings, dataset, work.device)
 
     def train(self) -> TrainingStatus:
@@ -87,19 +88,20 @@ class Chain:
             objective=Lesson(self._work, self._settings, self._dataset, earlier).objective(network),
             on_epoch=history.note,
         )
-        self._trained.append((training, evaluate(network, split).accuracy))
+        self._trained.append(training)
+        if self._count > 1:
+            self._accuracies.append(evaluate(network, split).accuracy)
         return training.status
 
     def metrics(self) -> dict[str, Any]:
         """Return time and updates of all generations, and where there are several, the accuracy of each."""
         total: dict[str, Any] = {
-            "training_seconds": sum(training.seconds for training, _ in self._trained),
-            "updates": sum(training.updates for training, _ in self._trained),
+            "training_seconds": sum(training.seconds for training in self._trained),
+            "updates": sum(training.updates for training in self._trained),
         }
         if self._count > 1:
-            total["generations"] = [
-                {"updates": training.updates, "accuracy": accuracy} for training, accuracy in self._trained
-            ]
+            pairs = zip(self._trained, self._accuracies, strict=True)
+            total["generations"] = [{"updates": training.updates, "accuracy": right} for training, right in pairs]
         return total
 
 

@@ -14,7 +14,7 @@ from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.front import selected
 from study.stages.pipeline import Stage
-from study.stages.robustness import SPLIT, test_attack_keys, twin_key
+from study.stages.robustness import SPLIT, test_attack_keys, twin_key, write_access
 from study.stages.search import trial_key
 from study.stages.teachers import teacher_keys, teacher_model
 
@@ -79,9 +79,7 @@ def _record_access(context: Context, models: list[str]) -> None:
         "models": models,
         "images": probes.images,
     }
-    known = [event for event in context.ledger.events() if event["type"] == "test_access"]
-    if not any(all(event.get(name) == value for name, value in access.items()) for event in known):
-        context.ledger.event("test_access", **access)
+    write_access(context, access)
 
 
 def _probe_job(context: Context, model: str, network: str, kind: str, trial: int | None) -> Planned:

@@ -80,6 +80,11 @@ def record_access(context: Context, numbers: list[int]) -> None:
         "tier": context.space.robustness.tier,
         "images": context.space.robustness.images,
     }
+    write_access(context, access)
+
+
+def write_access(context: Context, access: dict[str, Any]) -> None:
+    """Note an access to test, unless the same one stands in the events already."""
     known = [event for event in context.ledger.events() if event["type"] == "test_access"]
     if not any(all(event.get(name) == value for name, value in access.items()) for event in known):
         context.ledger.event("test_access", **access)

@@ -17,9 +17,9 @@ from nodekd.distill.logits import Distillation
 from nodekd.distill.objective import LABELS_ONLY, BornAgainObjective, LogitObjective
 from nodekd.distill.robust import RobustObjective
 from nodekd.distill.teacher_signal import CachedTeacher, LiveTeacher, logit_table
-from nodekd.evaluate import evaluate, forward_evaluations
+from nodekd.evaluate import evaluate
 from nodekd.models.resnet import build_teacher
-from nodekd.models.student import StudentConfig, build_student, parameter_count
+from nodekd.models.student import StudentConfig, build_student, forward_evaluations, parameter_count
 from nodekd.ode.integrator import Integrator
 from nodekd.ode.solve import Status
 from nodekd.streams import generator
