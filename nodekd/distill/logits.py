@@ -1,8 +1,10 @@
 """Distillation through logits (S6): L = (1 - alpha) * CE + alpha * kl_scale * KL(teacher || student)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -139,3 +141,8 @@ def entropy(logits: Logits, temperature: float) -> float:
 def agreement(student_logits: Logits, teacher_logits: Logits) -> float:
     """Return the share of images on which both networks choose the same class."""
     return float((student_logits.argmax(dim=1) == teacher_logits.argmax(dim=1)).float().mean())
+
+
+def ensemble_accuracy(logits: Sequence[Logits], labels: Labels) -> float:
+    """Return the share of images whose label is the largest entry of the mean of several networks' logits."""
+    return float((torch.stack(list(logits)).mean(dim=0).argmax(dim=1) == labels).float().mean())

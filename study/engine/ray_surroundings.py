@@ -1,6 +1,6 @@
 """What Ray finds around it in this process: environment variables, sign-in token, loggers, signal handlers.
 
-Nothing here imports Ray; `ray_tune.py` is the only file that does.
+Nothing here imports Ray; `ray_cluster.py` and `ray_tune.py` do.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from nodekd.attacks.published import published_attacks
 from nodekd.attacks.threat import Threat
 from nodekd.data.corruptions import open_corruptions
 from nodekd.data.dataset import Dataset
+from nodekd.distill.logits import ensemble_accuracy
 from nodekd.models.damping import damping_range, damping_values, gain_values
 from nodekd.models.student import OdeStudent
 from nodekd.ode.solver_text import parse_solver
@@ -175,8 +176,9 @@ class Probe:
             "kl_attacked": plain(under.kl),
         }
         if len(teachers) > 1:
-            mean = torch.stack([logits_of(teacher, self._images) for teacher in teachers]).mean(dim=0)
-            found["ensemble_accuracy"] = float((mean.argmax(dim=1) == self._labels).float().mean())
+            found["ensemble_accuracy"] = ensemble_accuracy(
+                [logits_of(teacher, self._images) for teacher in teachers], self._labels
+            )
         stored = self._stored_attacks()
         if stored is not None:
             places, images = stored

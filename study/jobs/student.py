@@ -7,7 +7,7 @@ from torch import nn
 from nodekd.attacks.threat import Threat
 from nodekd.checkpoint import save_weights
 from nodekd.data.dataset import Dataset
-from nodekd.distill.logits import agreement, entropy
+from nodekd.distill.logits import agreement, ensemble_accuracy, entropy
 from nodekd.evaluate import Evaluation, evaluate
 from nodekd.models.damping import damping_values
 from nodekd.models.student import OdeStudent, parameter_count
@@ -79,13 +79,17 @@ class Chain:
     def _train_one(self, network: nn.Module, earlier: nn.Module | None, seed: int) -> TrainingStatus:
         split = self._dataset.splits["val_search"]
         history = History(self._work.folder, lambda: evaluate(network, split))
+        try:
+            objective = Lesson(self._work, self._settings, self._dataset, earlier).objective(network)
+        except FloatingPointError:  # what is trained before the student, as factor transfer's paraphraser
+            return TrainingStatus.DIVERGED
         training = train(
             network,
             self._dataset.splits["train"],
             train_config_of(self._settings["train"]),
             augmentation=self._dataset.augmentation,
             seed=seed,
-            objective=Lesson(self._work, self._settings, self._dataset, earlier).objective(network),
+            objective=objective,
             on_epoch=history.note,
         )
         self._trained.append(training)
@@ -144,8 +148,7 @@ def _against_teachers(work: Work, dataset: Dataset, clean: Evaluation, temperatu
         "teacher_entropy": entropy(theirs[0], temperature),
     }
     if len(keys) > 1:
-        mean = sum(theirs[1:], theirs[0]) / len(theirs)
-        compared["ensemble_accuracy"] = float((mean.argmax(dim=1) == split.labels).float().mean())
+        compared["ensemble_accuracy"] = ensemble_accuracy(theirs, split.labels)
     return compared
 
 

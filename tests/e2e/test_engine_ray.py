@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def pids_of(root, key):
 def test_contract_phases(engine, tmp_path, capfd):
     contract.check_phases_are_kept(engine, run_stub, tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_workers_come_back_after_a_phase_of_one_job(engine, tmp_path):
+    """Jobs of the last phase are shorter than the start of a worker, which must not be called off for them."""
+    ends = [Job(str(tmp_path), f"first/{n}", "stub", {"seconds": seconds}) for n, seconds in enumerate((0.1, 3.0))]
+    short = [Job(str(tmp_path), f"second/{n}", "stub", {"seconds": 0.3}) for n in range(40)]
+    engine.run(contract.Phases(ends, short), run_stub)
+    ledger = Ledger(tmp_path)
+    by_worker = Counter(ledger.outcome(job.key)["metrics"]["pid"] for job in short)
+    assert len(by_worker) == 2
+    assert min(by_worker.values()) > 5, by_worker
 
 
 def test_contract_source_faults(engine, tmp_path):

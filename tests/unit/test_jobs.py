@@ -11,9 +11,12 @@ from nodekd.errors import DataError
 from study.jobs.attack import also_broken_before
 from study.jobs.integrators import attacking_integrator, integrator_of, measuring_integrator
 from study.jobs.networks import train_config_of
+from study.jobs.objectives import Lesson
+from study.jobs.student import run_student
 from study.jobs.subset import count_shards, subset
 from study.jobs.work import Work
 from study.ledger import Ledger
+from study.space.reader import read_space
 
 DATA = {"name": "digits", "root": "data", "image_size": None, "shuffle": False}
 
@@ -102,3 +105,22 @@ def test_attacks_follow_the_measured_solver_unless_the_space_says_otherwise():
     assert attacking_integrator({"student": TRAINED, "evaluate": {"horizon": 4.0}}).horizon == 4.0
     both = {"student": TRAINED, "evaluate": {"steps": 3}, "attack": {"evaluations": 32}}
     assert attacking_integrator(both).evaluations == 32
+
+
+def test_what_diverges_before_the_student_is_trained_is_a_failed_trial(tmp_path: Path, monkeypatch):
+    def paraphraser_diverges(self: Lesson, network: object) -> object:
+        raise FloatingPointError("the paraphraser's loss left the finite numbers")
+
+    monkeypatch.setattr(Lesson, "objective", paraphraser_diverges)
+    space = read_space(Path(__file__).parents[2] / "search_spaces" / "feed-original.yaml")
+    settings = {name: dict(space.document()[name]) for name in ("student", "distill", "train")}
+    settings["distill"]["method"] = "ft"
+    payload = {
+        "data": DATA,
+        "split_hash": load(DataConfig()).split_hash,
+        "settings": {**settings, "seed": 1},
+        "teachers": ["teachers/absent"],
+    }
+    result = run_student(Work(Ledger(tmp_path), "trials/000000", payload, "cpu"))
+    assert (result.state, result.reason) == ("FAIL", "diverged")
+    assert result.metrics["updates"] == 0

@@ -48,7 +48,7 @@ def test_every_source_named_in_the_code_is_in_the_bibliography():
 )
 def test_losses_attacks_and_solvers_name_their_source(path):
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    exempt = {"entropy", "agreement", "logit_scale", "misclassified"}
+    exempt = {"entropy", "agreement", "ensemble_accuracy", "logit_scale", "misclassified"}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in exempt:
             assert "Source:" in (ast.get_docstring(node) or ""), f"{path}:{node.name}"
@@ -92,3 +92,10 @@ def test_the_changelog_speaks_of_what_is_unreleased():
 def test_files_stay_small():
     for path in SOURCES:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
+def test_every_space_a_paper_or_page_points_to_is_shipped():
+    pages = [ROOT / "study" / "papers.py", *ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")]
+    named = {name for path in pages for name in re.findall(r"search_spaces/[\w-]+\.yaml", path.read_text("utf-8"))}
+    assert named
+    assert not [name for name in named if not (ROOT / name).exists()]
