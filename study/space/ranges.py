@@ -132,7 +132,7 @@ def _settle_conflict(name: str, sections: Sections, drafts: Drafts, problems: Pr
     if given is None or name in {"seed", "teacher"}:  # both may stand beside what they choose from
         return
     draft = drafts.by_name[name]
-    if draft.when is not None and not given.source.override:
+    if draft.when is not None and (draft.place.source.override or not given.source.override):
         return  # the section's value is that where the conditions do not hold
     if draft.place.source.override and not given.source.override:
         forget(name, sections)

@@ -155,6 +155,17 @@ def test_an_adaptive_solver_has_no_discretisation_to_choose(tmp_path: Path) -> N
     assert "`discretisation` has no effect where solver is dopri5; add when: {solver: [rk4]}" in said
 
 
+def test_overrides_can_give_a_condition_and_the_value_where_it_does_not_hold() -> None:
+    conditional = "space.solver={choice: [euler, rk4], when: {discretisation: [steps, evaluations]}}"
+    spaces = [
+        read_space(next(path for path in SHIPPED if path.stem == "chu-horizon"), order)
+        for order in ([conditional, "student.solver=midpoint"], ["student.solver=midpoint", conditional])
+    ]
+    for space in spaces:
+        assert space.document()["student"]["solver"] == "midpoint"
+        assert next(p for p in space.parameters if p.name == "solver").when == {"discretisation": ("steps", "evaluations")}
+
+
 def test_a_section_has_the_value_where_a_condition_does_not_hold(tmp_path: Path) -> None:
     text = "train: {epochs: 40}\n" + space_with(
         "method: {choice: [none, kd]}\nepochs: {choice: [40, 120], when: {method: [none]}}"
@@ -438,7 +449,7 @@ def test_shipped_experiments_ask_what_the_plan_asks() -> None:
     spaces = {path.stem: read_space(path) for path in SHIPPED}
     horizons = {parameter.name: parameter.choices for parameter in spaces["chu-horizon"].parameters}
     assert set(horizons["discretisation"]) == {"step_size", "steps", "evaluations"}
-    assert len(spaces["chu-horizon"].teachers) == len(horizons["teacher"]) == 3
+    assert len(spaces["chu-horizon"].teachers) == len(horizons["teacher"]) == 4
     controls = {parameter.name: parameter.choices for parameter in spaces["chu-controls"].parameters}
     assert {"none", "kd", "label-smoothing", "kd-permuted", "self"} == set(controls["method"])
     damped = {parameter.name: parameter.choices for parameter in spaces["damped"].parameters}
