@@ -1,6 +1,6 @@
 """Write the report of a study: one HTML file that works offline.
 
-Command: `python -m study.explore DIR [--svg]`. Reads files only, also of a running study; prints what it wrote.
+Command: `python -m study.explore DIR [--svg] [--figures]`. Reads files only, also of a running study; prints its files.
 """
 
 import argparse
@@ -21,6 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m study.explore", description="Write a study's report/index.html.")
     parser.add_argument("folder", metavar="DIR", type=Path, help="the study's own folder, e.g. results/kd")
     parser.add_argument("--svg", action="store_true", help="also write report/front.svg, the picture of the front")
+    parser.add_argument(
+        "--figures",
+        action="store_true",
+        help="also write every chart to report/figures/*.svg; needs Chrome or Chromium",
+    )
     options = parser.parse_args(arguments)
 
     from study.errors import StudyError
@@ -32,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(write_report(options.folder, results))
         if options.svg:
             print(write_front_svg(options.folder, results))
+        if options.figures:
+            from study.report.images import write_images
+
+            print(*write_images(options.folder, results), sep="\n")
     except StudyError as fault:
         print(fault, file=sys.stderr)
         return fault.exit_code

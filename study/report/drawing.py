@@ -62,10 +62,10 @@ def front_svg(results: Results, epsilon: float | None = None) -> str:
     body = [_axes(x, y, epsilon)]
     baselines = sorted(baselines, key=lambda baseline: baseline[1])
     body += [_baseline(name, accuracy, x, y, place) for place, (name, accuracy, _) in enumerate(baselines)]
-    body += [_joint(mark, placed, x, y) for mark in placed if mark.kind == "student"]
+    body += [_joint(mark, placed, x, y) for mark in placed if mark.kind == "student" and mark.detailed]
     order = {"twin": 0, "teacher": 1, "student": 2}
-    body += [_bars(mark, x, y) for mark in placed]
-    body += [_point(mark, x, y) for mark in sorted(placed, key=lambda m: order.get(m.kind, 0))]
+    body += [_bars(mark, x, y) for mark in placed if mark.detailed]
+    body += [_point(mark, x, y) for mark in sorted(placed, key=lambda m: (m.detailed, order.get(m.kind, 0)))]
     norm = norm_text(next((m.norm for m in results.survivors.values()), ""))
     title = f"Accuracy against robust accuracy on test: epsilon {epsilon_text(epsilon)}, {norm}"
     body += [f'<text x="{_LEFT}" y="28" class="ink title">{escape(title)}</text>', _legend(placed)]
@@ -139,6 +139,8 @@ def _bars(mark: Mark, x: _Scale, y: _Scale) -> str:
 
 def _point(mark: Mark, x: _Scale, y: _Scale) -> str:
     cx, cy = x(mark.clean.value), y(mark.robust.value)
+    if not mark.detailed:
+        return _shape(mark.kind, cx, cy, 3, hollow=True)
     shape = _shape(mark.kind, cx, cy, 7, hollow=mark.kind == "student" and not mark.headlined)
     if mark.kind != "student":
         return shape
@@ -162,7 +164,7 @@ def _shape(kind: str, cx: float, cy: float, size: float, hollow: bool = False) -
 def _legend(placed: Sequence[Mark]) -> str:
     parts, at = [], float(_LEFT + 8)
     entries = [(kind, text, False) for kind, text in _LEGEND.items() if any(m.kind == kind for m in placed)]
-    if any(m.kind == "student" and not m.headlined for m in placed):
+    if any(m.kind == "student" and not m.headlined and m.detailed for m in placed):
         entries.insert(1, ("student", "student, not headlined", True))
     for kind, text, hollow in entries:
         parts.append(_shape(kind, at, 54, 7, hollow))
@@ -180,7 +182,9 @@ def _caption(placed: Sequence[Mark], baselines: Sequence[tuple[str, float, int |
     ]
     if any(mark.kind == "twin" for mark in placed):
         sentences.append("Dotted lines join a student to its twin, trained alike without distillation.")
-    if any(mark.kind == "student" and not mark.headlined for mark in placed):
+    if not all(mark.detailed for mark in placed):
+        sentences.append("Small: students off the front, and their twins; their intervals are in the tables.")
+    if any(mark.kind == "student" and not mark.headlined and mark.detailed for mark in placed):
         sentences.append("Hollow: more than 10 points below the teacher's clean accuracy.")
     if baselines:
         sentences.append("Vertical lines: baselines that were not attacked.")

@@ -77,11 +77,9 @@ def robustness_figure(results: Results, epsilon: float) -> go.Figure:
     placed = marks(results, epsilon)
     traces = _join_twins(placed)
     for kind in ("student", "twin", "teacher"):
-        of_kind = [mark for mark in placed if mark.kind == kind]
-        hollow = [mark for mark in of_kind if kind == "student" and not mark.headlined]
-        shown = [mark for mark in of_kind if mark not in hollow]
-        traces += [_robust_trace(results, shown, kind, hollow=False)] if shown else []
-        traces += [_robust_trace(results, hollow, kind, hollow=True)] if hollow else []
+        for detailed, hollow in ((False, False), (True, False), (True, True)):
+            shown = [m for m in placed if (m.kind, m.detailed, detailed and _is_hollow(m)) == (kind, detailed, hollow)]
+            traces += [_robust_trace(results, shown, kind, hollow)] if shown else []
     title = f"robust accuracy at epsilon {epsilon_text(epsilon)} (test)"
     axes = {"xaxis": axis("accuracy (test)"), "yaxis": axis(title)}
     return go.Figure(traces, layout(480, **axes, **_clean_lines(clean_baselines(results, "test"))))
@@ -227,8 +225,14 @@ def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.S
     )
 
 
+def _is_hollow(mark: Mark) -> bool:
+    return mark.kind == "student" and not mark.headlined
+
+
 def _robust_trace(results: Results, shown: Sequence[Mark], kind: str, hollow: bool) -> go.Scatter:
-    colour, symbol = KIND_COLOURS[kind], KIND_SYMBOLS[kind]
+    colour, symbol, detailed = KIND_COLOURS[kind], KIND_SYMBOLS[kind], shown[0].detailed
+    look = marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK)
+    bars = {"error_x": _bars([m.clean for m in shown], colour), "error_y": _bars([m.robust for m in shown], colour)}
     names = {"student": "student (number: trial)", "twin": "its twin with alpha = 0", "teacher": "teacher"}
     text = [
         _hover(
@@ -246,13 +250,13 @@ def _robust_trace(results: Results, shown: Sequence[Mark], kind: str, hollow: bo
         customdata=[mark.trial if mark.trial is not None else mark.model for mark in shown],
         hovertext=text,
         hovertemplate="%{hovertext}<extra></extra>",
-        text=[str(mark.trial) if kind == "student" else "" for mark in shown],
+        text=[str(mark.trial) if kind == "student" else "" for mark in shown] if detailed else None,
         textposition="top right",
-        mode="markers+text",
-        marker=marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK),
-        error_x=_bars([mark.clean for mark in shown], colour),
-        error_y=_bars([mark.robust for mark in shown], colour),
-        name=names[kind] + (" (not headlined)" if hollow else ""),
+        mode="markers+text" if detailed else "markers",
+        marker=look if detailed else marker(colour, f"{symbol}-open", 6),
+        opacity=1.0 if detailed else 0.6,
+        name=(names[kind] + (" (not headlined)" if hollow else "")) if detailed else f"{kind} off the front",
+        **(bars if detailed else {}),
     )
 
 
@@ -272,7 +276,7 @@ def _join_twins(placed: Sequence[Mark]) -> list[go.Scatter]:
     x: list[float | None] = []
     y: list[float | None] = []
     for student in placed:
-        if student.kind == "student" and student.trial in twins:
+        if student.kind == "student" and student.detailed and student.trial in twins:
             twin = twins[student.trial]
             x += [student.clean.value, twin.clean.value, None]
             y += [student.robust.value, twin.robust.value, None]

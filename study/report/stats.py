@@ -30,6 +30,8 @@ from study.survivors import Bits, Survivors, paired
 HEADLINE_MARGIN = 0.10
 """A front member this far below the teacher's clean accuracy is drawn but not headlined (S27)."""
 CLEAR_P = 0.05
+MOST_DETAILED = 12
+"""Attacked students that can all be drawn with number and intervals."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Mark:
     """Not dominated on test among the attacked students."""
     headlined: bool
     """A student that is not more than HEADLINE_MARGIN below the teacher's clean accuracy."""
+    detailed: bool = True
+    """Drawn with its number and intervals; among many students only those of the front are."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,15 @@ def marks(results: Results, epsilon: float) -> list[Mark]:
     students = [mark for mark in placed if mark.kind == "student"]
     front = dict(zip(students, non_dominated([(m.clean.value, m.robust.value) for m in students]), strict=True))
     floor = _headline_floor(results)
+    crowded = len(students) > MOST_DETAILED
+    detailed = {m.trial for m in students if front[m] or not crowded}
     return [
-        replace(m, on_front=bool(front.get(m, False)), headlined=m.kind == "student" and m.clean.value >= floor)
+        replace(
+            m,
+            on_front=bool(front.get(m, False)),
+            headlined=m.kind == "student" and m.clean.value >= floor,
+            detailed=m.kind == "teacher" or m.trial in detailed,
+        )
         for m in placed
     ]
 

@@ -22,6 +22,10 @@ from study.report.stats import (
 from study.results import Results
 from study.survivors import Survivors
 
+_NO_TWINS = (
+    "the space trains no twins (robustness.twins: false), so what distillation changes is read from its "
+    "own undistilled students, under Design"
+)
 PERCENT = "\u00a0%"
 MINUS = "\u2212"
 INCOMPLETE = {
@@ -145,6 +149,8 @@ def twins_text(results: Results, epsilon: float) -> str:
     """Say what distillation changed, over all students with a twin."""
     gains = twin_gains(results, epsilon)
     at = f"At epsilon {epsilon_text(epsilon)}"
+    if not gains and not _asks_for_twins(results):
+        return f"{at} nothing is compared with a twin: {_NO_TWINS}."
     if not gains:
         return f"{at} no attacked student has an attacked twin, so the effect of distillation cannot be told."
     better = sum(g.robust.clear and g.robust.difference.difference > 0 for g in gains)
@@ -181,12 +187,19 @@ def _robust_finding(results: Results, epsilon: float, best: Mark) -> str:
         f"{interval_text(best.robust)}{PERCENT}), with {rate_text(best.clean)} clean accuracy"
     )
     gain = next((g for g in twin_gains(results, epsilon) if g.trial == best.trial), None)
-    return f"{what}: {numbers}; {_gain_clause(gain, is_undistilled(results, best.trial))}."
+    return f"{what}: {numbers}; {_gain_clause(results, gain, is_undistilled(results, best.trial))}."
 
 
-def _gain_clause(gain: TwinGain | None, undistilled: bool) -> str:
+def _asks_for_twins(results: Results) -> bool:
+    robustness = (results.study.get("space") or {}).get("robustness") or {}
+    return robustness.get("twins") is not False
+
+
+def _gain_clause(results: Results, gain: TwinGain | None, undistilled: bool) -> str:
     if undistilled:
         return "it was trained without distillation (alpha 0)"
+    if gain is None and not _asks_for_twins(results):
+        return _NO_TWINS
     if gain is None:
         return "it has no attacked twin, so this says nothing about distillation"
     if gain.robust.clear:

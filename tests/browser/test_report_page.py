@@ -5,17 +5,24 @@ Needs the system's Chromium; without one the tests are skipped, or fail where RE
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from study.designs import design
+from study.report.images import write_images
 from study.report.page import write_report
 from study.report.palette import BLUE, DARK
+from study.report.payload import charts
+from study.report.stats import headline_epsilon
+from study.results import load
 from tests.design_folder import DesignPlan, write_design
 from tests.study_folder import Plan, attacked, write_study
 
@@ -103,6 +110,18 @@ def test_a_designed_study_draws_silently(browser: Browser, tmp_path: Path) -> No
     assert heard.messages == []
     assert heard.requests == [report.as_uri()]
     context.close()
+
+
+def test_every_chart_becomes_a_file_that_asks_for_nothing(report: Path) -> None:
+    results = load(report.parents[1])
+    written = write_images(report.parents[1], results)
+    drawn = charts(results, design(results, headline_epsilon(results)))
+    assert len(set(written)) == sum(len(chart.variants) for chart in drawn.values())
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        assert ElementTree.fromstring(text).tag.endswith("svg")
+        assert "xtitle" in text or "legendtext" in text
+        assert not [url for url in re.findall(r'(?:href|src)="([^"]+)"', text) if not url.startswith(("#", "data:"))]
 
 
 def test_no_upload_button_and_no_logo(page: Page) -> None:

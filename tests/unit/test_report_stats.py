@@ -73,6 +73,16 @@ def test_marks_hold_every_attacked_model_and_the_test_front(results: Results) ->
         )
         assert mark.on_front != beaten
     assert not any(m.on_front for m in placed if m.kind != "student")
+    assert all(m.detailed for m in placed)
+
+
+def test_among_many_students_only_the_front_and_its_twins_are_drawn_in_detail(tmp_path: Path) -> None:
+    placed = marks(load(write_study(tmp_path, Plan(attacked=15, trials=30, epochs=1))), 0.0625)
+    front = {m.trial for m in placed if m.on_front}
+    assert 0 < len(front) < 15
+    assert {m.trial for m in placed if m.kind == "student" and m.detailed} == front
+    assert all(m.detailed == (m.trial in front) for m in placed if m.kind == "twin")
+    assert all(m.detailed for m in placed if m.kind == "teacher")
 
 
 def test_a_student_far_below_the_teacher_is_never_headlined(results: Results) -> None:
@@ -225,6 +235,9 @@ def test_the_finding_before_any_student_was_attacked(results: Results) -> None:
     assert "No student has been attacked" in finding(only)
     assert "fewer than two attacked students" in neighbours_text(only, 0.1)
     assert "cannot be told" in twins_text(only, 0.1)
+    space = {**(only.study.get("space") or {}), "robustness": {"twins": False}}
+    without = replace(only, study={**only.study, "space": space})
+    assert "read from its own undistilled students, under Design" in twins_text(without, 0.1)
     no_teacher = {k: v for k, v in results.survivors.items() if v.kind != "teacher"}
     assert "No teacher was attacked" in headline_rule_text(replace(results, survivors=no_teacher))
 

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kaleido
 import pytest
+from kaleido.errors import ChromeNotFoundError
 
 from study import explore, show
 from study.paper_table import compare
@@ -78,6 +80,17 @@ def test_explore_prints_what_it_wrote(folder: Path, capsys: pytest.CaptureFixtur
     assert written == [folder / "report" / "index.html", folder / "report" / "front.svg"]
     assert written[0].stat().st_size < 5_500_000
     assert written[1].read_text().startswith("<svg")
+
+
+def test_explore_says_what_figures_need(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing_found(*figures: object, **options: object) -> None:
+        raise ChromeNotFoundError
+
+    monkeypatch.setattr(kaleido, "write_fig_from_object_sync", nothing_found)
+    assert explore.main([str(folder), "--figures"]) == 4
+    assert "apt install chromium" in " ".join(capsys.readouterr().err.split())
 
 
 def test_explore_says_where_it_may_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,9 @@ def test_overrides_can_give_a_condition_and_the_value_where_it_does_not_hold() -
     ]
     for space in spaces:
         assert space.document()["student"]["solver"] == "midpoint"
-        assert next(p for p in space.parameters if p.name == "solver").when == {"discretisation": ("steps", "evaluations")}
+        assert next(p for p in space.parameters if p.name == "solver").when == {
+            "discretisation": ("steps", "evaluations")
+        }
 
 
 def test_a_section_has_the_value_where_a_condition_does_not_hold(tmp_path: Path) -> None:
