@@ -78,22 +78,29 @@ def cells(of: Design, by: Sequence[str] | None = None, measures: Sequence[str] |
     found = []
     for at in sorted(groups, key=lambda place: tuple(_rank(of, n, v) for n, v in zip(by, place, strict=True))):
         rows = groups[at]
-        means = {measure: over_seeds(rows, measure, of.unit) for measure in measures}
+        means = {measure: over_seeds(rows, measure, of.unit, within=of.factors) for measure in measures}
         found.append(Cell(dict(zip(by, at, strict=True)), tuple(sorted(row["trial"] for row in rows)), means))
     return found
 
 
-def over_seeds(rows: Iterable[Mapping[str, Any]], measure: str, unit: str | None) -> Mean:
+def over_seeds(rows: Iterable[Mapping[str, Any]], measure: str, unit: str | None, within: Sequence[str] = ()) -> Mean:
     """Give the mean of a measure over replicates; rows of the same replicate are averaged first.
 
     Without replicates (unit None) there is a mean and no interval.
+
+    Args:
+        rows: Rows of the table.
+        measure: A column of numbers; what is not finite is left out.
+        unit: The column that tells replicates apart.
+        within: Columns that tell settings apart: rows of the same setting, such as those of several teachers, are
+            averaged before settings are, so that a setting counts once however often it was run.
     """
-    groups: dict[Any, list[float]] = defaultdict(list)
+    groups: dict[Any, dict[Any, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         value = float(row[measure])
         if isfinite(value):
-            groups[key(row[unit]) if unit else None].append(value)
-    return mean_interval([float(np.mean(group)) for group in groups.values()])
+            groups[key(row[unit]) if unit else None][tuple(key(row[name]) for name in within)].append(value)
+    return mean_interval([float(np.mean([np.mean(s) for s in settings.values()])) for settings in groups.values()])
 
 
 def gain(

@@ -78,7 +78,7 @@ def study_facts(space: Space) -> Facts:
     """Read the data once, so that a fault in it is told before anything starts.
 
     Raises:
-        EnvironmentFault: If data or a checkpoint is missing or damaged.
+        EnvironmentFault: If data, a checkpoint or corrupted images are missing, or data are damaged.
     """
     data, probes = space.data, space.probes
     for index, teacher in enumerate(space.teachers):

@@ -1,11 +1,14 @@
 """What a launch says before it starts: the banner, the plan of a dry run, what an earlier launch left."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 from study.engine.job import Engine
 from study.ledger import Ledger
 from study.order import Order
+from study.points import grid_points
+from study.space.settings import Space
 from study.stages.context import Facts
 from study.stages.probes import is_wanted
 
@@ -17,7 +20,7 @@ def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: 
         f"study      {space.study.name}, space {space.identity()[:12]}, seed {space.study.seed}",
         f"data       {space.data.name}, {facts.classes} classes, {_sizes(facts)}, split {facts.split_hash[:12]}",
         f"teachers   {', '.join(teacher.arch for teacher in space.teachers)}",
-        f"search     {space.budget.trials} trials, sampler {space.sampler.name}, "
+        f"search     {_trials(space)}, sampler {space.sampler.name}, "
         f"epsilon {space.search.epsilon:.4g} {space.search.norm}",
         f"resources  {space.resources.cpus} CPU, {space.resources.gpus} GPU per trial, "
         f"{getattr(engine, 'slots', 1)} at once",
@@ -42,6 +45,15 @@ def resumed_text(ledger: Ledger) -> str | None:
     return f"{done} finished trials are kept, {len(trials) - done} begun ones are run again"
 
 
+def _trials(space: Space) -> str:
+    """Say how many trials there will be; of a grid, also what part of it that is."""
+    asked = space.budget.trials
+    if space.sampler.name != "grid":
+        return f"{asked} trials"
+    points = len(list(islice(grid_points(space.parameters), asked + 1)))
+    return f"{min(asked, points)} trials" + (", a part of the grid (raise budget.trials)" if points > asked else "")
+
+
 def plan_text(order: Order, facts: Facts, folder: Path) -> str:
     """Return the resolved settings and what a launch would do."""
     space = order.space
@@ -54,7 +66,7 @@ def plan_text(order: Order, facts: Facts, folder: Path) -> str:
             f"folder     {folder}" + (f", {len(trials)} trials begun" if trials else ", new"),
             f"data       {space.data.name}: {_sizes(facts)}",
             f"teachers   {len(space.teachers)}: {', '.join(teacher.arch for teacher in space.teachers)}",
-            f"search     {space.budget.trials} trials over {', '.join(p.name for p in space.parameters)}",
+            f"search     {_trials(space)} over {', '.join(p.name for p in space.parameters)}",
             f"anchors    {'; '.join(anchors) or 'none'}",
             *([] if space.contrast is None else [f"contrast   {json.dumps(space.document()['contrast'])}"]),
             *_measured(order, facts),

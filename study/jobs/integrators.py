@@ -3,7 +3,8 @@
 from typing import Any
 
 from nodekd.ode.integrator import FIXED, Integrator, steps_for
-from study.space.network_sections import DEFAULT_EVALUATIONS, DISCRETISATIONS, TOLERANCES, Student
+from study.space.network_sections import DISCRETISATIONS, TOLERANCES, Student
+from study.space.solving import laid_over
 
 Settings = dict[str, Any]
 
@@ -18,15 +19,12 @@ def training_integrator(student: Settings) -> Integrator | None:
 
 def measuring_integrator(settings: Settings) -> Integrator | None:
     """Build the integrator that a trained student is measured with: as trained, but for what `evaluate` says."""
-    return _changed(settings["student"], settings.get("evaluate") or {})
+    return _solved(settings, "evaluate")
 
 
 def attacking_integrator(settings: Settings) -> Integrator | None:
     """Build the integrator whose gradients attacks follow: as measured, but for what `attack` says."""
-    evaluate, attack = settings.get("evaluate") or {}, settings.get("attack") or {}
-    if set(attack) & set(DISCRETISATIONS):
-        evaluate = {name: value for name, value in evaluate.items() if name not in DISCRETISATIONS}
-    return _changed(settings["student"], {**evaluate, **attack})
+    return _solved(settings, "evaluate", "attack")
 
 
 def integrator_of(student: Settings) -> Integrator:
@@ -46,21 +44,23 @@ def integrator_of(student: Settings) -> Integrator:
     )
 
 
-def _changed(student: Settings, change: Settings) -> Integrator | None:
-    """Lay a change over a student's solve; a new discretisation replaces the old one, whatever it was given by."""
-    if "solver" not in student:
+def _solved(settings: Settings, *changes: str) -> Integrator | None:
+    """Lay the changes of these sections over a student's solve, one after the other, as the space checked them."""
+    solve = settings["student"]
+    if "solver" not in solve:
         return None
-    if not change:
-        return integrator_of(student)
-    merged = dict(student)
-    if set(change) & set(DISCRETISATIONS):
-        merged = {name: value for name, value in merged.items() if name not in DISCRETISATIONS}
-    merged |= change
-    if merged["solver"] in FIXED:
-        if not set(merged) & set(DISCRETISATIONS):  # trained with an adaptive solver
-            merged["evaluations"] = DEFAULT_EVALUATIONS
-    else:
-        usual = Student()
-        merged = {"rtol": usual.rtol, "max_evaluations": usual.max_evaluations} | merged
-        merged["atol"] = change.get("atol", change.get("rtol", merged.get("atol", merged["rtol"])))
-    return integrator_of(merged)
+    for name in changes:
+        change = settings.get(name) or {}
+        if change:
+            solve = laid_over(solve, change | _tolerances(solve | change, change))
+    return integrator_of(solve)
+
+
+def _tolerances(solve: Settings, change: Settings) -> Settings:
+    """Complete an adaptive solve: a new rtol is the atol, too, unless that is given; what nobody says is as usual."""
+    if solve["solver"] in FIXED:
+        return {}
+    usual = Student()
+    rtol = solve.get("rtol", usual.rtol)
+    atol = change.get("atol", change.get("rtol", solve.get("atol", rtol)))
+    return {"rtol": rtol, "atol": atol, "max_evaluations": solve.get("max_evaluations", usual.max_evaluations)}

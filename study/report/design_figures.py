@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -10,7 +11,16 @@ from study.designs import Design, key, records
 from study.effects import Effect, Mean
 from study.report.canvas import Trace, axis, interval_trace, interval_words, layout, marker, panels, rounded
 from study.report.chart import Chart
-from study.report.measures import METHOD, RATES, label, level_text, measured, method_text
+from study.report.measures import (
+    METHOD,
+    RATES,
+    label,
+    level_text,
+    measured,
+    method_cell_text,
+    method_columns,
+    method_text,
+)
 from study.report.palette import BLUE, FAINT, SERIES, SYMBOLS, VERMILION
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
@@ -103,10 +113,23 @@ def _horizon_chart(of: Design) -> Chart | None:
     names = measured(of, ("accuracy", "robust_accuracy", "nfe", "growth", "path_length"))
     if of.adaptive or not 2 <= len(horizons) <= MOST_LEVELS or not names:
         return None
-    found = [c for c in cells(of, ("arm", "solver", "horizon", *METHOD), names) if c.levels["horizon"] is not None]
+    shown = with_one_teacher(of)
+    found = [c for c in cells(shown, ("arm", "solver", "horizon", *METHOD), names) if c.levels["horizon"] is not None]
     variants = tuple((label(of, name), _against_horizon(of, found, name)) for name in names)
     alt = "Results against the time horizon, one panel per arm, with and without distillation, with intervals."
     return Chart("horizon", "measure", variants, alt)
+
+
+def with_one_teacher(of: Design) -> Design:
+    """Leave out all teachers but the first where the others were run in a part of the design only.
+
+    Otherwise a curve would step between means over one and over several teachers.
+    """
+    distilled = [row for row in records(of.table) if row["distilled"]]
+    if "teacher" not in of.blocks or all(key(row["teacher"]) is not None for row in distilled):
+        return of
+    first = (None, key(of.levels["teacher"][0]))
+    return replace(of, table=of.table[[key(row["teacher"]) in first for row in records(of.table)]])
 
 
 def _against_horizon(of: Design, found: Sequence[Cell], measure: str) -> dict[str, Any]:
@@ -159,28 +182,40 @@ def _length_chart(of: Design) -> Chart | None:
     lengths = of.levels.get("epochs", ())
     if of.adaptive or not 2 <= len(lengths) <= MOST_LEVELS:
         return None
-    traces = []
-    for place, measure in enumerate(measured(of, _RESULTS)):
-        gains = [gain(of, measure, "distilled", (True, False), {"epochs": at}).over_seeds.difference for at in lengths]
-        kept = [(at, mean) for at, mean in zip(lengths, gains, strict=True) if mean.n]
-        if kept:
-            look = (SERIES[place], SYMBOLS[place], DASHES[place])
-            traces.append(interval_trace(label(of, measure), [at for at, _ in kept], [m for _, m in kept], look))
-    if not traces:
-        return None
-    x = axis("epochs", percent=False) | {"type": "log", "dtick": "D2", "tickformat": "~g"}
-    look = layout(440, xaxis=x, yaxis=axis("distilled less not distilled"))
-    alt = "The gain of distillation against training length, with intervals over seeds."
-    return Chart("length", "", (("", figure_data(traces, look)),), alt)
+    variants = []
+    for measure in measured(of, _RESULTS):
+        traces = []
+        for place, (title, factor, levels) in enumerate(distillations(of)):
+            gains = [gain(of, measure, factor, levels, {"epochs": at}).over_seeds.difference for at in lengths]
+            kept = [(at, mean) for at, mean in zip(lengths, gains, strict=True) if mean.n]
+            look = (SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)])
+            if kept:
+                traces.append(interval_trace(title, [at for at, _ in kept], [mean for _, mean in kept], look))
+        x = axis("epochs", percent=False) | {"type": "log", "dtick": "D2", "tickformat": "~g"}
+        look = layout(440, xaxis=x, yaxis=axis(f"gain in {label(of, measure)}"))
+        variants += [(label(of, measure), figure_data(traces, look))] if traces else []
+    alt = "The paired gain of each method over none against training length, with intervals over seeds."
+    return Chart("length", "measure", tuple(variants), alt) if variants else None
+
+
+def distillations(of: Design) -> list[tuple[str, str, tuple[Any, Any]]]:
+    """List what distillation is compared by: (title, factor, levels), each method against none where both were run.
+
+    Methods are never pooled: at a level where only some of them were run, a pooled gain would change its meaning.
+    """
+    methods = [str(level) for level in of.levels.get("method", ())]
+    if "none" not in methods:
+        return [("distilled less not", "distilled", (True, False))]
+    return [(f"{method} less none", "method", (method, "none")) for method in methods if method != "none"]
 
 
 def _methods_chart(of: Design) -> Chart | None:
     if len(method_looks(of)) < 2 or of.adaptive:
         return None
     names = measured(of, ("accuracy", "robust_accuracy", "noise_accuracy", "reconstruction_l1"))
-    found = cells(of, METHOD, names)
+    found = cells(of, method_columns(of), names)
     variants = tuple((label(of, name), _methods_figure(of, found, name)) for name in names)
-    alt = "Methods compared: mean over seeds with 95 % interval, one line per method."
+    alt = "Methods compared: mean over seeds with 95 % interval, one line per method and setting that not all share."
     return Chart("methods-compared", "measure", variants, alt) if variants else None
 
 
@@ -188,8 +223,8 @@ def _methods_figure(of: Design, found: Sequence[Cell], measure: str) -> dict[str
     looks, traces = method_looks(of), []
     shown = [cell for cell in found if cell.means[measure].n]
     for cell in sorted(shown, key=lambda c: c.means[measure].value):
-        name, mean = method_text(cell.levels), cell.means[measure]
-        colour, symbol = looks[name]
+        name, mean = method_cell_text(cell.levels), cell.means[measure]
+        colour, symbol = looks[method_text(cell.levels)]
         trace: Trace = {"type": "scatter", "mode": "markers", "name": name, "x": [mean.value], "y": [name]}
         trace |= {"marker": marker(colour, symbol, 11), "showlegend": False}
         trace |= {"error_x": {"type": "data", "array": [_half(mean)], "color": colour, "thickness": 1, "width": 3}}

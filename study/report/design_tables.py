@@ -6,7 +6,7 @@ from math import isfinite
 from study.comparisons import Cell as DesignCell
 from study.comparisons import Gain, cells, effects, gain
 from study.designs import Design, key, records
-from study.report.design_figures import effect_text
+from study.report.design_figures import distillations, effect_text
 from study.report.measures import (
     METHOD,
     cell_text,
@@ -16,6 +16,8 @@ from study.report.measures import (
     level_text,
     mean_text,
     measured,
+    method_cell_text,
+    method_columns,
     method_text,
     number_text,
     relative_text,
@@ -80,11 +82,7 @@ def distillation_gains(of: Design) -> list[tuple[str, Gain]]:
     """Compare every method with none, kd with its controls, and the gain of distilling at each level of each factor."""
     methods, found = [str(level) for level in of.levels.get("method", ())], []
     for measure in measured(of, _RESULTS):
-        if "none" in methods:
-            others = [method for method in methods if method != "none"]
-            found += [(f"{m} less none", gain(of, measure, "method", (m, "none"))) for m in others]
-        else:
-            found.append(("distilled less not", gain(of, measure, "distilled", (True, False))))
+        found += [(title, gain(of, measure, factor, levels)) for title, factor, levels in distillations(of)]
         if "kd" in methods:
             controls = [control for control in _CONTROLS if control in methods]
             found += [(f"kd less {c}", gain(of, measure, "method", ("kd", c))) for c in controls]
@@ -95,7 +93,8 @@ def distillation_gains(of: Design) -> list[tuple[str, Gain]]:
 def _gains_by_level(of: Design, measure: str) -> list[tuple[str, Gain]]:
     names = [n for n in of.factors if n not in ("method", "alpha") and 2 <= len(of.levels[n]) <= _MOST_LEVELS]
     return [
-        (f"distilled less not, {level_text(name, at)}", gain(of, measure, "distilled", (True, False), {name: at}))
+        (f"{title}, {level_text(name, at)}", gain(of, measure, factor, levels, {name: at}))
+        for title, factor, levels in distillations(of)
         for name in names
         for at in of.levels[name]
     ]
@@ -136,17 +135,18 @@ def points_table(results: Results, of: Design) -> str:
 
 
 def methods_table(of: Design) -> str:
-    """One row per method: means over seeds, whatever else was varied averaged."""
+    """One row per method and setting that not all methods share: means over seeds, whatever else varied averaged."""
     measures = ("accuracy", "robust_accuracy", "noise_accuracy", "ensemble_accuracy", "reconstruction_l1")
     names = (*measures, "parameter_count", "nfe", "training_seconds")
     if of.adaptive or len({method_text(row) for row in records(of.table)}) < 2:
         return ""
-    return cells_table(of, "methods-compared", "Methods: means over everything else that was varied", names, METHOD)
+    caption = "Methods: means over everything else that was varied"
+    return cells_table(of, "methods-compared", caption, names, method_columns(of))
 
 
 def _named(cell: DesignCell, by: Sequence[str] | None) -> Cell:
-    if by == METHOD:
-        return method_text(cell.levels), None
+    if by is not None and tuple(by[: len(METHOD)]) == METHOD:
+        return method_cell_text(cell.levels), None
     first = next((key(v) for v in cell.levels.values()), None) if len(cell.levels) == 1 else None
     return cell_text(cell), float(first) if isinstance(first, int | float) else None
 

@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 from study.comparisons import Cell
-from study.designs import Design, key
+from study.designs import Design, key, records
 from study.effects import Mean, Relative
 from study.report.wording import PERCENT, epsilon_text, points_text, value_text
 
@@ -111,6 +111,27 @@ def level_text(name: str, level: Any) -> str:
 def cell_text(cell: Cell) -> str:
     """Name a cell by its levels; what does not exist there is left out."""
     return ", ".join(level_text(n, v) for n, v in cell.levels.items() if v is not None) or "all trials"
+
+
+def method_columns(of: Design) -> tuple[str, ...]:
+    """Return the columns by which methods are compared: METHOD, and every setting whose levels not all methods share.
+
+    A mean over 40 and 120 epochs of one method is not to be held against 40 epochs of another. What exists for some
+    methods only, such as the translator of features, belongs to them and is averaged.
+    """
+    held: dict[str, dict[str, set[Any]]] = {}
+    for row in records(of.table):
+        for name in of.factors:
+            if name not in METHOD:
+                held.setdefault(name, {}).setdefault(method_text(row), set()).add(key(row[name]))
+    shared = {name: levels for name, levels in held.items() if all(at != {None} for at in levels.values())}
+    return (*METHOD, *(name for name, levels in shared.items() if len({frozenset(at) for at in levels.values()}) > 1))
+
+
+def method_cell_text(levels: Mapping[str, Any]) -> str:
+    """Name a cell of `method_columns`: the method, then the settings that are not shared."""
+    more = [level_text(name, level) for name, level in levels.items() if name not in METHOD and level is not None]
+    return ", ".join([method_text(levels), *more])
 
 
 def method_text(row: Mapping[str, Any]) -> str:

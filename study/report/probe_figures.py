@@ -1,7 +1,7 @@
 """Figures of what was probed: damping, the landscape along the attack, and reconstruction from the last map."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study.comparisons import Cell, cells
@@ -10,14 +10,13 @@ from study.effects import mean_interval
 from study.report.canvas import Trace, axis, interval_trace, layout, marker
 from study.report.chart import Chart
 from study.report.design_figures import DASHES, figure_data, method_looks
-from study.report.measures import METHOD, RATES, label, measured, method_text
+from study.report.measures import RATES, label, measured, method_text
 from study.report.palette import SERIES, SYMBOLS
 from study.results import Results
 
 MOST_LINES = 60
 MOST_LANDSCAPES = 6
 _BANDS = ("rgba(0,114,178,0.18)", "rgba(213,94,0,0.18)", "rgba(0,158,115,0.18)", "rgba(230,159,0,0.18)")
-_KIND = ("dynamics", "damping", "damping_decay", "norm", *METHOD)
 
 
 def probe_charts(results: Results, of: Design) -> list[Chart]:
@@ -36,12 +35,13 @@ def damping_text(dynamics: Any, damping: Any) -> str:
 
 
 def kind_text(row: Any) -> str:
-    """Name a kind of student by its dynamics and its method."""
-    words = [str(row["dynamics"] or "plain")]
-    if words[0] != "plain":
+    """Name a kind of student by its network, its dynamics and its method."""
+    words = [str(row["arch"]), str(row["dynamics"] or "plain")]
+    if words[1] != "plain":
         words.append(f"damping {damping_text(row['dynamics'], row['damping'])}")
         words += ["no decay on it"] if key(row["damping_decay"]) == "false" else []
-    return ", ".join([*words, f"norm {row['norm']}", method_text(row)])
+    words += [f"norm {row['norm']}"] if row["norm"] is not None else []
+    return ", ".join([*words, method_text(row)])
 
 
 def student_probes(results: Results, of: Design) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -52,12 +52,24 @@ def student_probes(results: Results, of: Design) -> list[tuple[dict[str, Any], d
 
 
 def representatives(results: Results, of: Design, part: str) -> list[tuple[str, dict[str, Any]]]:
-    """Choose one probed student per kind, the first by trial: (label, its part of the probe)."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for row, probe in student_probes(results, of):
-        if probe.get(part):
-            found.setdefault(kind_text(row), (f"student {row['trial']}: {kind_text(row)}", probe[part]))
-    return list(found.values())[:MOST_LANDSCAPES]
+    """Choose one probed student per kind, networks in turn: (label, its part of the probe)."""
+    found: dict[str, tuple[tuple[int, str], str, dict[str, Any]]] = {}
+    of_network: dict[str, int] = defaultdict(int)
+    for row, probe in sorted(student_probes(results, of), key=lambda pair: _interest(pair[0])):
+        if probe.get(part) and kind_text(row) not in found:
+            network = f"{row['arch']} {row['norm']}"
+            found[kind_text(row)] = (
+                (of_network[network], network),
+                f"student {row['trial']}: {kind_text(row)}",
+                probe[part],
+            )
+            of_network[network] += 1
+    return [(name, shown) for _, name, shown in sorted(found.values(), key=lambda f: f[0])[:MOST_LANDSCAPES]]
+
+
+def _interest(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Rank students for a few places: plain and learned dynamics first, then by trial."""
+    return {"plain": 0, "learned": 1}.get(_damping_at(row), 2), row["trial"]
 
 
 def _damping_chart(of: Design) -> Chart | None:
@@ -65,9 +77,9 @@ def _damping_chart(of: Design) -> Chart | None:
     if of.adaptive or len({(row["dynamics"], key(row["damping"])) for row in rows}) < 2:
         return None
     names = measured(of, ("accuracy", "noise_accuracy", "robust_accuracy", "growth"))
-    found = cells(of, ("dynamics", "damping", "norm"), names)
+    found = cells(of, ("arch", "norm", "dynamics", "damping", "damping_decay"), names)
     variants = tuple((label(of, name), _against_damping(of, found, name)) for name in names)
-    alt = "Results against damping, fixed and learned, one line per dynamics and norm, with intervals."
+    alt = "Results against damping, fixed and learned, one line per network, norm and dynamics, with intervals."
     return Chart("damping", "measure", variants, alt) if variants else None
 
 
@@ -75,12 +87,14 @@ def _against_damping(of: Design, found: Sequence[Cell], measure: str) -> dict[st
     lines: dict[str, list[Cell]] = defaultdict(list)
     for cell in found:
         if cell.means[measure].n:
-            lines[f"{cell.levels['dynamics'] or 'plain'}, norm {cell.levels['norm']}"].append(cell)
-    traces, ticks = [], {_damping_of(cell) for line in lines.values() for cell in line}
+            at = cell.levels
+            norm = f", norm {at['norm']}" if at["norm"] is not None else ""
+            lines[f"{at['arch']}{norm}, {at['dynamics'] or 'plain'}"].append(cell)
+    traces, ticks = [], {_damping_at(cell.levels) for line in lines.values() for cell in line}
     for place, (name, unsorted) in enumerate(sorted(lines.items())):
-        line = sorted(unsorted, key=lambda c: _damping_rank(_damping_of(c)))
+        line = sorted(unsorted, key=lambda c: _damping_rank(_damping_at(c.levels)))
         look = (SERIES[place % len(SERIES)], SYMBOLS[place % len(SYMBOLS)], DASHES[place % len(DASHES)])
-        x, means = [_damping_of(cell) for cell in line], [cell.means[measure] for cell in line]
+        x, means = [_damping_at(cell.levels) for cell in line], [cell.means[measure] for cell in line]
         traces.append(interval_trace(name, x, means, look, percent=measure in RATES))
     ranked = sorted(ticks, key=_damping_rank)
     x = axis("damping", percent=False) | {"type": "category", "categoryorder": "array", "categoryarray": ranked}
@@ -88,12 +102,14 @@ def _against_damping(of: Design, found: Sequence[Cell], measure: str) -> dict[st
     return figure_data(traces, layout(460, xaxis=x, yaxis=y))
 
 
-def _damping_of(cell: Cell) -> str:
-    return damping_text(cell.levels["dynamics"], cell.levels["damping"])
+def _damping_at(levels: Mapping[str, Any]) -> str:
+    text = damping_text(levels["dynamics"], levels["damping"])
+    return f"{text}, no decay" if text == "learned" and key(levels["damping_decay"]) == "false" else text
 
 
 def _damping_rank(text: str) -> tuple[int, float]:
-    return (0, 0.0) if text == "plain" else (2, 0.0) if text == "learned" else (1, float(text))
+    learned = ("learned", "learned, no decay")
+    return (0, 0.0) if text == "plain" else (2, learned.index(text)) if text in learned else (1, float(text))
 
 
 def _lambda_chart(results: Results, of: Design) -> Chart | None:

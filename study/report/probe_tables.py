@@ -201,7 +201,8 @@ def _trained_text(row: dict[str, Any]) -> str:
         f"{row[name]:g} {name.replace('_', ' ')}" for name in ("steps", "step_size", "evaluations") if _is(row[name])
     ]
     held += [f"rtol {row['rtol']:g}"] if not held and _is(row["rtol"]) else []
-    return f"{row['solver']}, {', '.join(held)}" if held else str(row["solver"])
+    horizon = f"horizon {row['horizon']:g}" if _is(row["horizon"]) else ""
+    return ", ".join([str(row["solver"]), *held, *([horizon] if horizon else [])])
 
 
 def _is(value: Any) -> bool:

@@ -17,13 +17,14 @@ _CAPTIONS = {
     "horizon": f"One panel per arm: what is held while the horizon grows. {_OVER}",
     "path": "A point per trial. The path length of a trajectory is the integral of |f| over |h(0)|: how far the state "
     "really travels, whatever the horizon is called.",
-    "length": "The paired gain of distillation at each training length: an effect that vanishes with longer training "
-    "is one of speed.",
+    "length": "The paired gain of each method over none at each training length: an effect that vanishes with longer "
+    "training is one of speed.",
     "damping": f"Plain is damping 0; learned stands at the right. {_OVER}",
-    "lambda": "Damping of each block as it stands after training, where it was learned.",
-    "landscape": "One student per kind, the first by trial. Line: median over images; band: both quartiles. Negative "
-    "distances go down the loss.",
-    "surface": "One student per kind, the first by trial; mean loss over images.",
+    "lambda": "Damping of each block as it stands after training, where it was learned. Initial values are drawn from "
+    "the ranges published for 110 and 164 layers; at any other depth the range for 110 is assumed.",
+    "landscape": "One student per kind, plain and learned dynamics first. Line: median over images; band: both "
+    "quartiles. Negative distances go down the loss.",
+    "surface": "One student per kind, plain and learned dynamics first; mean loss over images.",
     "methods-compared": f"{_OVER} A method without a bar has one replicate, or replicates that agree exactly.",
     "reconstruction": "A small decoder learns to rebuild the image from the last map; lower means that the map keeps "
     "more of it. It says nothing about accuracy by itself.",
@@ -52,7 +53,10 @@ def _trajectories(of: Design) -> str:
     measures = ("path_length", "growth", "nfe")
     if not {"path_length", "growth"} & set(of.measures):
         return ""
-    words = "Relative growth is (|h'(T)|/|h(T)|) over (|h'(0)|/|h(0)|): below 1 the state slows down."
+    words = (
+        "Relative growth is (|dh(T)|/|h(T)|) over (|dh(0)|/|h(0)|) for a small perturbation dh of the first state: "
+        "below 1 the flow shrinks perturbations relative to the state."
+    )
     body = cells_table(of, "trajectories", "Trajectories: means over replicates", measures)
     return details("Path length and growth as a table", body) + paragraphs([words]) if body else ""
 

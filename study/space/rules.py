@@ -6,7 +6,7 @@ from study.space.needs import NEEDS, check_effect
 from study.space.problems import Place
 from study.space.reading import Reading
 from study.space.solving import check_solvers
-from study.space.teaching import check_attacking, check_feature_times, check_features, check_teachers
+from study.space.teaching import check_alpha, check_attacking, check_feature_times, check_features, check_teachers
 
 CORRUPTED = ("cifar10", "cifar100")
 """Data sets with published corruptions."""
@@ -18,6 +18,7 @@ def check_rules(reading: Reading) -> None:
         _check_effects,
         check_solvers,
         check_teachers,
+        check_alpha,
         check_attacking,
         check_features,
         check_feature_times,
@@ -58,6 +59,9 @@ def _check_probes(reading: Reading) -> None:
     if probes.legacy and not probes.published_attacks:
         message = "`probes.legacy` adds one to the published attacks; set probes.published_attacks: true, too."
         reading.problems.add(reading.place_in("probes", "legacy"), message)
+    if probes.corruption_root is not None and probes.split != "test":
+        message = f"`probes.corruption_root` holds corrupted test images, but probes.split is {probes.split}; "
+        reading.problems.add(reading.place_in("probes", "corruption_root"), message + "choose probes.split: test.")
     if probes.corruption_root is not None and data not in CORRUPTED and "data.name" not in reading.sections.broken:
         message = f"`probes.corruption_root` holds corruptions of {' or '.join(CORRUPTED)}, but data.name is {data}; "
         reading.problems.add(reading.place_in("probes", "corruption_root"), message + "remove it.")

@@ -89,6 +89,16 @@ def _check_listed(reading: Reading, count: int, largest: int) -> None:
         reading.problems.add(draft.place, message)
 
 
+def check_alpha(reading: Reading) -> None:
+    """Check that a study with undistilled students does not train all of them a second time under another name."""
+    if not reading.known("method", "alpha") or reading.parameter("alpha") is not None:
+        return
+    methods = {reading.effective("method", branch) for branch in reading.branches(("method",))}
+    if {"none", "kd"} <= methods and reading.sections.values["distill"].alpha == 0:
+        message = "kd with alpha 0 trains what method none trains, which is in the space as well; "
+        reading.problems.add(reading.place("alpha"), message + "raise alpha, or take one of them out.")
+
+
 def check_attacking(reading: Reading) -> None:
     """Check that methods which attack the student know how strongly."""
     if not reading.known("method", "adversarial"):

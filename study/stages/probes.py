@@ -83,15 +83,15 @@ def _record_access(context: Context, models: list[str]) -> None:
 
 
 def _probe_job(context: Context, model: str, network: str, kind: str, trial: int | None) -> Planned:
-    config = context.ledger.config(network) or {}
+    teachers = _compared_with(context, network, kind, trial)
     settings = {
         **_seed(context),
         "network": network,
         "probes": context.space.document()["probes"],
         "norm": context.space.search.norm,
         "epsilon": context.space.search.epsilon,
-        "teachers": config.get("teachers") or [],
-        "teacher_attacks": _teacher_attacks(context, config.get("teachers") or []),
+        "teachers": teachers,
+        "teacher_attacks": _teacher_attacks(context, teachers),
         "identity": {"model": model, "kind": kind, "trial": trial, "specification": specification(context)},
     }
     root = context.space.probes.corruption_root
@@ -102,6 +102,18 @@ def _probe_job(context: Context, model: str, network: str, kind: str, trial: int
         corruption_root=None if root is None else str(Path(root).expanduser().resolve()),
     )
     return Planned(job, {"settings": settings})
+
+
+def _compared_with(context: Context, network: str, kind: str, trial: int | None) -> list[str]:
+    """Return the teachers a network is held against: its own, otherwise those of its twin, otherwise the study's first.
+
+    What distillation adds to the likeness shows only beside students that never saw a teacher.
+    """
+    if kind == "teacher":
+        return []
+    owners = [network] if trial is None else [network, trial_key(trial)]
+    own = [(context.ledger.config(owner) or {}).get("teachers") for owner in owners]
+    return next((teachers for teachers in own if teachers), teacher_keys(context)[:1])
 
 
 def _teacher_attacks(context: Context, teachers: list[str]) -> list[str]:

@@ -98,6 +98,19 @@ def test_a_student_is_measured_as_trained_unless_the_space_says_otherwise():
     assert measuring_integrator({"student": {"arch": "resnet20"}, "evaluate": {}}) is None
 
 
+def test_evaluation_and_attack_are_laid_over_each_other_as_the_space_checks_them():
+    trained = {"solver": "euler", "horizon": 1.0, "evaluations": 6, "gradient": "direct"}
+    settings = {"student": trained, "evaluate": {"solver": "dopri5"}, "attack": {"solver": "rk4"}}
+    attacked = attacking_integrator(settings)
+    assert (attacked.solver, attacked.steps, attacked.evaluations) == ("rk4", 2, 8)
+    exact = attacking_integrator(
+        {"student": trained, "evaluate": {"solver": "dopri5", "rtol": 1e-3}, "attack": {"rtol": 1e-6}}
+    )
+    assert (exact.solver, exact.rtol, exact.atol) == ("dopri5", 1e-6, 1e-6)
+    back = attacking_integrator({"student": trained, "evaluate": {"solver": "midpoint"}, "attack": {"solver": "euler"}})
+    assert (back.solver, back.evaluations) == ("euler", 6)
+
+
 def test_attacks_follow_the_measured_solver_unless_the_space_says_otherwise():
     settings = {"student": TRAINED, "evaluate": {"horizon": 4.0}, "attack": {"solver": "euler", "evaluations": 32}}
     attacked = attacking_integrator(settings)

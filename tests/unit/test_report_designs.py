@@ -174,13 +174,32 @@ def test_horizon_panels_measure_what_the_variant_says(write: Write) -> None:
 def test_gain_against_training_length(write: Write) -> None:
     page = write(replace(PLAN, factors={"method": ["none", "kd"], "epochs": [20, 60]}, images=400))
     figure = _figures(page)["length"][0]
-    assert [trace["x"] for trace in figure["data"]] == [[20, 60], [20, 60]]
+    assert [(trace["name"], trace["x"]) for trace in figure["data"]] == [("kd less none", [20, 60])]
+
+
+UNEVEN = replace(PLAN, factors={"method": ["none", "kd", "self"], "epochs": [20, 60]}, teachers=(0,), images=400)
+SHORT_SELF = [at for at, point in enumerate(UNEVEN.points()) if (point["method"], point["epochs"]) == ("self", 20)]
+SHORT = replace(UNEVEN, name="short", drop=SHORT_SELF)
+
+
+def test_a_control_at_one_length_changes_no_other_methods_gain(write: Write) -> None:
+    whole, part = (_figures(write(plan))["length"][0]["data"] for plan in (UNEVEN, SHORT))
+    assert [(trace["name"], trace["x"]) for trace in part] == [("kd less none", [20, 60]), ("self less none", [60])]
+    assert part[0]["y"] == whole[0]["y"]
+
+
+def test_methods_are_compared_at_settings_that_they_share(write: Write) -> None:
+    whole, part = (_figures(write(plan))["methods-compared"][0] for plan in (UNEVEN, SHORT))
+    assert {trace["name"] for trace in whole["data"]} == {"labels only", "kd", "self"}
+    lengths = {f"{method}, epochs {epochs}" for method in ("labels only", "kd") for epochs in (20, 60)}
+    assert {trace["name"] for trace in part["data"]} == lengths | {"self, epochs 60"}
+    assert "kd, epochs 20" in _text(write(replace(SHORT, name="again")), "methods-used")
 
 
 def test_a_student_that_drops_is_no_flow(write: Write) -> None:
     assert FLOW_MARGIN == 0.02
     text = _text(write(PLAN), "solvers")
-    assert "Students trained with rk4, 8 evaluations lose 10.0 points" in text
+    assert "Students trained with rk4, 8 evaluations, horizon 0.5 lose 10.0 points" in text
     assert "solved by dopri5, rtol 1e-05: they are no flows but networks of their solver" in text
     assert "12.0 % change class" in text
 
@@ -199,7 +218,8 @@ def test_damping_figure_ends_with_learned(write: Write) -> None:
     figures = _figures(write(DAMPED))
     figure = figures["damping"][0]
     assert figure["layout"]["xaxis"]["categoryarray"] == ["0", "1", "learned"]
-    assert {trace["name"] for trace in figure["data"]} == {"damped, norm group", "lambda-damped, norm group"}
+    names = {trace["name"] for trace in figure["data"]}
+    assert names == {"odenet-stem, norm group, damped", "odenet-stem, norm group, lambda-damped"}
     learned = [trace["y"] for trace in figures["lambda"][0]["data"]]
     assert learned == [[0.2, 0.3]] * 4
 

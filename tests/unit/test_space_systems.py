@@ -308,6 +308,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     "no severities": (OK + "probes: {severities: []}\n", "2:22", r"must be a list of numbers such as \[1, 3, 5\]"),
     "legacy alone": (OK + "probes: {legacy: true}\n", "2:10", "set probes.published_attacks: true, too"),
     "corruptions of digits": (OK + "probes: {corruption_root: x}\n", "2:10", "`probes.corruption_root` holds corruptions of cifar10 or cifar100, but data.name is digits"),
+    "corruptions elsewhere": ("data: {name: cifar10}\n" + OK + "probes: {corruption_root: x, split: val_front}\n", "3:10", "holds corrupted test images, but probes.split is val_front; choose probes.split: test"),
+    "alpha 0 beside none": ("distill: {alpha: 0}\n" + space_with("method: {choice: [kd, none]}"), "1:11", "kd with alpha 0 trains what method none trains"),
     "select": (OK + "robustness: {select: everything}\n", "2:22", "must be one of front, all"),
     # contrast
     "contrast as a list": (OK + "contrast: [kd, none]\n", "2:11", "`contrast` must be a mapping such as"),
