@@ -135,15 +135,20 @@ class Watch(tune.Callback):
 
 
 @contextlib.contextmanager
-def _patient_trials() -> Iterator[None]:
-    """Let a trial in this block wait for the worker that starts for it, and leave idle ones to the next trial.
+def _lasting_workers(slots: int) -> Iterator[None]:
+    """Keep every worker that one run of Tune in this block has started, up to the slots, until it ends.
 
-    Tune gives it the first that falls idle and ends the new one: where jobs are shorter than a worker's start (it
-    imports torch), workers that have gone never come back.
+    Tune ends idle workers but one wherever jobs run short, as at the end of a stage, and gives a trial whose worker is
+    starting to the first that falls idle, ending the new one: where jobs are shorter than a worker's start (it imports
+    torch), workers that have gone never come back. So idle ones are kept here, and a start is waited for.
     """
     reuse = TuneController._maybe_reuse_cached_actor
+    raised: list[TuneController] = []
 
     def reuse_unless_starting(self: TuneController, trial: Trial) -> bool:
+        if not raised:
+            raised.append(self)
+            self._actor_cache.increase_max(trial.placement_group_factory, by=slots)
         starting = trial in self._trial_to_actor and trial not in self._resetting_trials
         return not starting and reuse(self, trial)
 
@@ -258,7 +263,7 @@ class RayTuneEngine:
         dispatch = Dispatch(source, self.slots)
         with watched_signals() as signals:
             try:
-                with quiet_loggers(), kept_handlers(), _patient_trials():
+                with quiet_loggers(), kept_handlers(), _lasting_workers(self.slots):
                     self._fit(dispatch, signals, execute)
             except Stopped:
                 self.stop()
