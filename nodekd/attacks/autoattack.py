@@ -11,6 +11,7 @@ from typing import Any, final
 
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ RHO = 0.75
 
 EOT_ITERATIONS = 1
 """Gradients averaged per step; more is for randomised networks."""
+
+FAB = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+"""FAB's largest step towards the clean image, its overshoot, and how far it steps back from a success."""
 
 P_INIT = 0.8
 """Share of pixels in Square's first squares."""
@@ -191,6 +195,45 @@ def apgd_targeted(
     return found.images
 
 
+def fab_targeted(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    threat: Threat,
+    *,
+    steps: int,
+    restarts: int,
+    targets: int,
+    seed: int,
+    judge: nn.Module | None = None,
+) -> Images:
+    """Look for the nearest image across the boundary to each of the classes that come next on the clean image.
+
+    Args:
+        model: Network whose gradients are followed; call it inside `frozen`.
+        images: Clean images (b c h w) in [0, 1].
+        labels: True classes (b,).
+        threat: Ball around the clean images; a nearest image outside of it breaks nothing.
+        steps: Steps of one restart towards one target.
+        restarts: Runs per target: the first from the clean image, the others from random images nearby.
+        targets: Wrong classes to try, most likely first; at most all of them are tried.
+        seed: Seed of the random starts.
+        judge: Network that decides what is misclassified; default `model`.
+
+    Returns:
+        Misclassified images where one was found inside the ball, otherwise the clean ones.
+
+    Source:
+        [croce2020minimally] Alg. 1, targeted as in [croce2020reliable], in pyautoattack's implementation.
+    """
+    found = _Found(judge or model, images, labels, threat)
+    with _drawing_from(seed):
+        for place in range(min(targets, _wrong_classes(model, images, labels).shape[1])):
+            for restart in range(restarts):
+                _run_fab(found, model, steps, place + 2, is_random=restart > 0)
+    return found.images
+
+
 def square(
     model: nn.Module,
     images: Images,
@@ -200,6 +243,7 @@ def square(
     queries: int,
     restarts: int,
     seed: int,
+    rescaled: bool = True,
 ) -> Images:
     """Search without gradients: change random squares and keep what lowers the margin.
 
@@ -211,6 +255,8 @@ def square(
         queries: Evaluations of one restart.
         restarts: Random starts; only images still classified correctly go on to the next.
         seed: Seed of all draws.
+        rescaled: Whether the squares shrink in proportion to `queries`; otherwise as over 10000 queries, as AutoAttack
+            runs it, which wastes a small budget.
 
     Returns:
         Images of smallest margin, all inside the ball.
@@ -219,8 +265,7 @@ def square(
         AttackError: If the images are too small, or not square, for the l2 variant.
 
     Source:
-        [andriushchenko2020square] Alg. 1 to 3, in pyautoattack's implementation, with the schedule of square sizes
-        rescaled to the number of queries.
+        [andriushchenko2020square] Alg. 1 to 3, in pyautoattack's implementation.
     """
     height, width = images.shape[-2:]
     if threat.norm == "l2" and (height != width or height < 5):
@@ -231,7 +276,7 @@ def square(
     found = _Found(model, images, labels, threat)
     with _drawing_from(seed):
         for _ in range(restarts):
-            _run_square(found, model, queries)
+            _run_square(found, model, queries, rescaled)
     return found.images
 
 
@@ -266,14 +311,39 @@ def _run_apgd(
     found.take_(*((chosen,) if found.judge is model else (chosen, best.detach())))
 
 
-def _run_square(found: _Found, model: nn.Module, queries: int) -> None:
+def _run_fab(found: _Found, model: nn.Module, steps: int, rank: int, *, is_random: bool) -> None:
+    """Run FAB once on the open images that the model gets right, towards the class of a rank (the first is 1)."""
+    if len(found.rows) == 0:
+        return
+    rows = found.rows[~misclassified(model, found.clean[found.rows], found.labels[found.rows])]
+    if len(rows) == 0:
+        return
+    images, labels = found.clean[rows].contiguous(), found.labels[rows]
+    attack = FABAttack_PT(
+        _Guarded(model, labels),
+        norm=_NORMS[found.threat.norm],
+        eps=found.threat.epsilon,
+        n_iter=steps,
+        targeted=True,
+        device=images.device,
+        **FAB,
+    )
+    attack.target_class = rank
+    nearest = attack.attack_single_run(images, labels, use_rand_start=is_random, is_targeted=True)
+    near = found.threat.contains(nearest, images).view(-1, *[1] * (images.dim() - 1))
+    candidate = found.images.clone()
+    candidate[rows] = torch.where(near, nearest, images)
+    found.take_(candidate[found.rows])
+
+
+def _run_square(found: _Found, model: nn.Module, queries: int, rescaled: bool) -> None:
     """Run Square once on the open images; without further ado where none is open."""
     if len(found.rows) == 0:
         return
     images, labels = found.clean[found.rows].contiguous(), found.labels[found.rows]
     norm, epsilon = _NORMS[found.threat.norm], found.threat.epsilon
     attack = _ScoredSquare(
-        model, norm=norm, eps=epsilon, n_queries=queries, p_init=P_INIT, resc_schedule=True, device=images.device
+        model, norm=norm, eps=epsilon, n_queries=queries, p_init=P_INIT, resc_schedule=rescaled, device=images.device
     )
     attack.init_hyperparam(images)
     _, best = attack.attack_single_run(images, labels)

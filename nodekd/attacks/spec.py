@@ -17,7 +17,7 @@ from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
 from nodekd.shapes import Images, Labels
 
-Method = Literal["fgsm", "pgd", "apgd", "apgd-targeted", "square", "sign-noise"]
+Method = Literal["fgsm", "pgd", "apgd", "apgd-targeted", "fab-targeted", "square", "sign-noise"]
 
 
 @final
@@ -35,7 +35,7 @@ class Attack:
     """`cross-entropy` or `margin` (fgsm, pgd); the others have a loss of their own."""
 
     steps: int | None = None
-    """Gradient steps per restart (pgd, apgd, apgd-targeted)."""
+    """Gradient steps per restart (pgd, apgd, apgd-targeted, fab-targeted)."""
 
     step_size: float | None = None
     """Length of a step as a fraction of epsilon (pgd)."""
@@ -44,13 +44,16 @@ class Attack:
     """Whether pgd starts from a uniform draw in the ball; otherwise from the clean image."""
 
     restarts: int | None = None
-    """Starts (pgd with a random start, apgd, apgd-targeted, square)."""
+    """Starts (pgd with a random start, apgd, apgd-targeted, fab-targeted, square)."""
 
     targets: int | None = None
-    """Wrong classes to aim at, at most all (apgd-targeted)."""
+    """Wrong classes to aim at, at most all (apgd-targeted, fab-targeted)."""
 
     queries: int | None = None
     """Evaluations per restart (square)."""
+
+    rescaled: bool | None = None
+    """Whether the squares shrink in proportion to the queries (square)."""
 
     draws: int | None = None
     """Random draws (sign-noise)."""
@@ -164,11 +167,30 @@ def _craft_apgd_targeted(attack: Attack, batch: Batch) -> Images:
     )
 
 
+def _craft_fab_targeted(attack: Attack, batch: Batch) -> Images:
+    return autoattack.fab_targeted(
+        batch.model,
+        batch.images,
+        batch.labels,
+        batch.threat,
+        steps=attack.steps or 1,
+        restarts=attack.restarts or 1,
+        targets=attack.targets or 1,
+        seed=batch.seed,
+        judge=batch.judge,
+    )
+
+
 def _craft_square(attack: Attack, batch: Batch) -> Images:
-    queries, restarts = attack.queries or 1, attack.restarts or 1
-    threat, seed = batch.threat, batch.seed
     return autoattack.square(
-        batch.judge, batch.images, batch.labels, threat, queries=queries, restarts=restarts, seed=seed
+        batch.judge,
+        batch.images,
+        batch.labels,
+        batch.threat,
+        queries=attack.queries or 1,
+        restarts=attack.restarts or 1,
+        seed=batch.seed,
+        rescaled=bool(attack.rescaled),
     )
 
 
@@ -197,10 +219,15 @@ _METHODS: dict[str, _Algorithm] = {
         ("steps", "restarts", "targets"),
         _APGD | {"loss": "targeted-dlr", "loss_below_4_classes": "targeted-margin"},
     ),
+    "fab-targeted": _Algorithm(
+        _craft_fab_targeted,
+        ("steps", "restarts", "targets"),
+        _LIBRARY | autoattack.FAB | {"loss": "distance to the boundary"},
+    ),
     "square": _Algorithm(
         _craft_square,
-        ("queries", "restarts"),
-        _LIBRARY | {"loss": "margin", "p_init": autoattack.P_INIT, "rescaled_schedule": True},
+        ("queries", "restarts", "rescaled"),
+        _LIBRARY | {"loss": "margin", "p_init": autoattack.P_INIT},
     ),
     "sign-noise": _Algorithm(_craft_sign_noise, ("draws",), {}),
 }
@@ -211,7 +238,10 @@ PGD_10_CE = Attack("pgd-10-ce", "pgd", loss="cross-entropy", steps=10, step_size
 PGD_10_MARGIN = Attack("pgd-10-margin", "pgd", loss="margin", steps=10, step_size=0.25, random_start=True, restarts=1)
 APGD_CE = Attack("apgd-ce", "apgd", steps=100, restarts=1)
 APGD_T = Attack("apgd-t", "apgd-targeted", steps=100, restarts=1, targets=3)
-SQUARE = Attack("square", "square", queries=1000, restarts=1)
+APGD_T_9 = Attack("apgd-t-9", "apgd-targeted", steps=100, restarts=1, targets=9)
+FAB_T = Attack("fab-t", "fab-targeted", steps=100, restarts=1, targets=9)
+SQUARE = Attack("square", "square", queries=1000, restarts=1, rescaled=True)
+SQUARE_5000 = Attack("square-5000", "square", queries=5000, restarts=1, rescaled=False)
 SIGN_NOISE = Attack("sign-noise", "sign-noise", draws=20)
 
 SCREEN = (FGSM, PGD_10_CE, PGD_10_MARGIN, SIGN_NOISE)
@@ -219,6 +249,12 @@ SCREEN = (FGSM, PGD_10_CE, PGD_10_MARGIN, SIGN_NOISE)
 
 STANDARD = (FGSM, PGD_20, APGD_CE, APGD_T)
 """The robustness stage's attacks, cheap to dear."""
+
+AUTOATTACK = (APGD_CE, APGD_T_9, FAB_T, SQUARE_5000)
+"""The standard set of AutoAttack, in its order."""
+
+FULL = (FGSM, PGD_20, *AUTOATTACK)
+"""The standard set after two cheap attacks, for the front and its baselines."""
 
 PROXY = (PGD_10_CE, PGD_10_MARGIN)
 """The search's gradient attacks (S16); the stage adds noise, stored images and the finer solver."""

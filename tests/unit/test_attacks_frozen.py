@@ -18,7 +18,7 @@ SHORT = (
     PGD_10_MARGIN,
     Attack("apgd-ce", APGD_CE.method, steps=3, restarts=1),
     Attack("apgd-t", APGD_T.method, steps=3, restarts=1, targets=2),
-    Attack("square", SQUARE.method, queries=5, restarts=1),
+    Attack("square", SQUARE.method, queries=5, restarts=1, rescaled=True),
     SIGN_NOISE,
 )
 

@@ -4,17 +4,20 @@ import foolbox
 import pytest
 import torch
 import torchattack
+from pyautoattack.autoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.square import SquareAttack
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torchattack.pgdl2 import PGDL2
 
+from nodekd import streams
 from nodekd.attacks.autoattack import apgd, apgd_targeted, square
+from nodekd.attacks.cascade import worst_case
 from nodekd.attacks.catalog import NORMS, Norm
 from nodekd.attacks.frozen import frozen
 from nodekd.attacks.gradient import Trace, cross_entropy, fgsm, pgd
-from nodekd.attacks.spec import correct
+from nodekd.attacks.spec import AUTOATTACK, correct
 from nodekd.attacks.threat import Threat
 
 EPSILON: dict[Norm, float] = {"linf": 1 / 16, "l2": 0.4}
@@ -159,3 +162,21 @@ def test_square_finds_what_pyautoattack_finds(digits: tuple[nn.Module, Tensor, T
     assert torch.equal(broken, ~correct(network, made, labels, 512))
     torch.testing.assert_close(made[broken], found[broken], rtol=0, atol=1e-6)
     assert 3 < broken.sum() < len(labels) - 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_cascade_of_the_standard_set_leaves_the_survivors_of_autoattacks_driver(
+    digits: tuple[nn.Module, Tensor, Tensor], norm: Norm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images, labels = digits
+    monkeypatch.setattr(streams, "seed_of", lambda *parts: 0)
+    driver = AutoAttack(network, norm={"linf": "Linf", "l2": "L2"}[norm], eps=EPSILON[norm], seed=0)
+    with torch.random.fork_rng(devices=[]):
+        theirs, _ = driver.run_standard_evaluation(images, labels, batch_size=len(images))
+    with frozen(network):
+        survivors = correct(network, theirs, labels, 64)
+    found = worst_case(network, images, labels, Threat(norm, EPSILON[norm]), AUTOATTACK, seed=0)
+    assert 0 < int(survivors.sum()) < len(images) - 4
+    assert torch.equal(found.survivors, survivors)
+    torch.testing.assert_close(found.images[~survivors], theirs[~survivors], atol=1e-6, rtol=0)

@@ -77,7 +77,7 @@ def test_square_breaks_only_what_can_be_broken(norm: Norm) -> None:
     labels = labels_of(network, images)
     smallest = smallest_epsilon(network, images, labels, norm)
     epsilon = smallest[smallest > 0].quantile(0.8).item()
-    attack = Attack("square", SQUARE.method, queries=100, restarts=1)
+    attack = Attack("square", SQUARE.method, queries=100, restarts=1, rescaled=True)
     survival = worst_case(network, images, labels, Threat(norm, epsilon), [attack], seed=0)
     assert survival.survivors[smallest > epsilon * (1 + 1e-4)].all()
     assert survival.broken.any()
