@@ -5,7 +5,7 @@ Random starts, restarts and seeds belong to `spec.py`; here everything is determ
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from nodekd.attacks.threat import Threat
 from nodekd.scoring import correct_rows
 from nodekd.shapes import Images, Labels, Logits
 
+Distance = Literal["l1", "l2"]
 Loss = Callable[[Logits, Labels, Tensor], Tensor]
 """(logits (b k), labels (b,), scale (b,)) -> loss (b,), which the attack makes large."""
 
@@ -58,6 +59,29 @@ def margin(logits: Logits, labels: Labels, scale: Tensor) -> Tensor:
     true = logits.gather(1, labels[:, None]).squeeze(1)
     best_wrong = logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values
     return (best_wrong - true) / scale
+
+
+def distance_from(features: Tensor, norm: Distance) -> Loss:
+    """Return a loss that grows as rows of numbers move away from where they were.
+
+    L_i = sum_j |f_ij - f0_ij| for l1, and the root of the sum of squares for l2.
+
+    Args:
+        features: f0 (b f), of the clean images of the batch that is attacked.
+        norm: l1 or l2.
+
+    Returns:
+        A loss (b,) of features (b f), which needs no labels.
+
+    Source:
+        [kang2021stable], whose defence others broke through the features in front of its ODE.
+    """
+
+    def distance(now: Tensor, labels: Labels, scale: Tensor) -> Tensor:
+        del labels, scale
+        return torch.linalg.vector_norm(now - features, ord=1 if norm == "l1" else 2, dim=1)
+
+    return distance
 
 
 LOSSES: Mapping[str, Loss] = {"cross-entropy": cross_entropy, "margin": margin}

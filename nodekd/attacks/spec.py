@@ -11,13 +11,17 @@ from torch import Tensor, nn
 from nodekd import scoring, streams
 from nodekd.attacks import autoattack
 from nodekd.attacks.frozen import frozen
-from nodekd.attacks.gradient import LOSSES, fgsm, pgd
+from nodekd.attacks.gradient import LOSSES, Distance, distance_from, fgsm, pgd
 from nodekd.attacks.noise import sign_noise
 from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
 from nodekd.shapes import Images, Labels
 
-Method = Literal["fgsm", "pgd", "apgd", "apgd-targeted", "fab-targeted", "square", "sign-noise"]
+Method = Literal["fgsm", "pgd", "apgd", "apgd-targeted", "fab-targeted", "square", "sign-noise", "feature-distance"]
+
+
+DISTANCES: tuple[Distance, ...] = ("l1", "l2")
+"""What `feature-distance` climbs."""
 
 
 @final
@@ -32,13 +36,13 @@ class Attack:
     """Which algorithm."""
 
     loss: str | None = None
-    """`cross-entropy` or `margin` (fgsm, pgd); the others have a loss of their own."""
+    """`cross-entropy` or `margin` (fgsm, pgd), `l1` or `l2` (feature-distance); the others have one of their own."""
 
     steps: int | None = None
-    """Gradient steps per restart (pgd, apgd, apgd-targeted, fab-targeted)."""
+    """Gradient steps per restart (pgd, apgd, apgd-targeted, fab-targeted, feature-distance)."""
 
     step_size: float | None = None
-    """Length of a step as a fraction of epsilon (pgd)."""
+    """Length of a step as a fraction of epsilon (pgd, feature-distance)."""
 
     random_start: bool | None = None
     """Whether pgd starts from a uniform draw in the ball; otherwise from the clean image."""
@@ -75,8 +79,9 @@ class Attack:
         return chosen | _METHODS[self.method].constants
 
     def _check_values(self) -> None:
-        if self.loss is not None and self.loss not in LOSSES:
-            raise AttackError(f"{self.name}: loss must be one of {', '.join(LOSSES)}, but got {self.loss!r}.")
+        losses = DISTANCES if self.method == "feature-distance" else tuple(LOSSES)
+        if self.loss is not None and self.loss not in losses:
+            raise AttackError(f"{self.name}: loss must be one of {', '.join(losses)}, but got {self.loss!r}.")
         for key in ("steps", "restarts", "targets", "queries", "draws"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -200,6 +205,26 @@ def _craft_sign_noise(attack: Attack, batch: Batch) -> Images:
     return sign_noise(batch.judge, batch.images, batch.labels, batch.threat, draws=draws, generator=generator)
 
 
+def _craft_feature_distance(attack: Attack, batch: Batch) -> Images:
+    """Climb the distance of the model's output, which are features, from what it was; the judge alone decides."""
+    generator = streams.generator(batch.seed, "start")
+    with torch.no_grad():
+        features = batch.model(batch.images)
+    trace = pgd(
+        batch.model,
+        batch.images,
+        batch.labels,
+        batch.threat,
+        loss=distance_from(features, "l1" if attack.loss == "l1" else "l2"),
+        steps=attack.steps or 1,
+        step_size=(attack.step_size or 0.0) * batch.threat.epsilon,
+        start=batch.threat.random_start(batch.images, generator),
+        judge=batch.judge,
+        keep_going=True,  # the loss holds a row for every image of the batch
+    )
+    return trace.images
+
+
 @final
 @dataclass(frozen=True)
 class _Algorithm:
@@ -230,6 +255,9 @@ _METHODS: dict[str, _Algorithm] = {
         _LIBRARY | {"loss": "margin", "p_init": autoattack.P_INIT},
     ),
     "sign-noise": _Algorithm(_craft_sign_noise, ("draws",), {}),
+    "feature-distance": _Algorithm(
+        _craft_feature_distance, ("loss", "steps", "step_size"), {"random_start": True, "restarts": 1}
+    ),
 }
 
 FGSM = Attack("fgsm", "fgsm", loss="cross-entropy")
