@@ -46,7 +46,7 @@ def survivors_of_linear() -> Tensor:
         apart = weight[:, LABELS].T - weight[:, rival]
         loss = torch.where(apart > 0, apart * room[0], -apart * room[1]).sum(dim=1)
         lead = logits.gather(1, LABELS[:, None]).squeeze(1) - logits[:, rival]
-        alive &= (lead > loss) | (LABELS == rival)
+        alive &= (lead > loss) | (rival == LABELS)
     return alive
 
 

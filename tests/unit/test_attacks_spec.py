@@ -73,7 +73,8 @@ def test_the_tiers_are_those_of_the_science_rules() -> None:
     [
         (
             {"method": "fab"},
-            "a: method must be one of fgsm, pgd, apgd, apgd-targeted, fab-targeted, square, sign-noise, feature-distance, but got 'fab'",
+            "a: method must be one of fgsm, pgd, apgd, apgd-targeted, fab-targeted, square, sign-noise, "
+            "feature-distance, but got 'fab'",
         ),
         ({"method": "fgsm", "loss": "dlr"}, "a: loss must be one of cross-entropy, margin, but got 'dlr'"),
         ({"method": "fgsm", "loss": "margin", "steps": 3}, "a: fgsm takes exactly loss, but got loss, steps"),

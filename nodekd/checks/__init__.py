@@ -1,0 +1,1 @@
+"""Checks that tell a robust network from one whose gradients are masked."""
