@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from nodekd.attacks.gradient import cross_entropy
 from nodekd.attacks.threat import Threat
-from nodekd.checks.catalog import RULES
 from nodekd.checks.gradients import agreement, differences, gradient_of, roughness, zero_gradients
 from nodekd.checks.preflight import preflight
+from study.checks.rules import RULES
 
 THREAT = Threat("linf", 1 / 16)
 IMAGES = torch.rand(40, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -116,11 +116,11 @@ def test_zero_gradients_are_counted_on_images_that_are_right() -> None:
 
 class WrongBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):  # noqa: ANN001, ANN205
+    def forward(ctx, x):
         return x.clone()
 
     @staticmethod
-    def backward(ctx, gradient):  # noqa: ANN001, ANN205
+    def backward(ctx, gradient):
         return gradient.flip(-1) + 0.5 * gradient
 
 

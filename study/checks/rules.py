@@ -1,11 +1,12 @@
-"""What is checked before a robustness number is believed, and when a check speaks up. Imports no torch.
+"""What is checked before a robustness number is believed, and when a check speaks up.
 
 A rule has limits on one number. Where the number is a share of images, a limit is not enough: a single image never
-decides (S22), see `nodekd.checks.verdict`.
+decides (S22), see `study.checks.verdicts`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from typing import Literal, final
 
 Verdict = Literal["pass", "warn", "fail", "absent"]
@@ -37,7 +38,7 @@ class Rule:
 
     def limit(self, value: float) -> Verdict:
         """Compare a number with the limits; NaN is absent."""
-        if value != value:  # NaN
+        if isnan(value):
             return "absent"
         beyond = (lambda limit: value < limit) if self.below else (lambda limit: value > limit)
         if self.fail is not None and beyond(self.fail):
