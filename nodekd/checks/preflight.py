@@ -58,8 +58,8 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
         ValueError: If there are no images.
 
     Source:
-        P3, P5 and P7 follow the flags of [croce2020reliable]'s code; P4 is ours: adaptive solvers couple the images of a
-        batch, so that an image may be right only in good company.
+        P3, P5 and P7 follow the flags of [croce2020reliable]'s code; P4 is ours: adaptive solvers couple the images of
+        a batch, so that an image may be right only in good company.
     """
     if len(images) == 0:
         raise ValueError("a preflight needs at least one image, but got none.")

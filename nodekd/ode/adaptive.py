@@ -58,6 +58,7 @@ def solve_torchdiffeq(field: nn.Module, state: Tensor, integrator: Integrator) -
     arguments = {"method": TORCHDIFFEQ_NAMES.get(integrator.solver, integrator.solver), **_accuracy(integrator)}
     if integrator.gradient == "adjoint":
         trainable = tuple(p for p in field.parameters() if p.requires_grad)
+        arguments |= {} if integrator.adjoint_steps is None else _way_back(integrator.adjoint_steps)
         states = cast("Tensor", odeint_adjoint(counted, state, times, adjoint_params=trainable, **arguments))
     else:
         states = cast("Tensor", odeint(counted, state, times, **arguments))
@@ -68,10 +69,16 @@ def solve_torchdiffeq(field: nn.Module, state: Tensor, integrator: Integrator) -
 def _accuracy(integrator: Integrator) -> dict[str, object]:
     if not integrator.fixed:
         return {"rtol": integrator.rtol, "atol": integrator.atol}
-    steps = integrator.steps
-    assert steps is not None, "a fixed integrator has steps"
+    assert integrator.steps is not None, "a fixed integrator has steps"
+    return {"options": _equal_steps(integrator.steps)}
 
+
+def _way_back(steps: int) -> dict[str, object]:
+    return {"adjoint_method": "euler", "adjoint_options": _equal_steps(steps)}
+
+
+def _equal_steps(steps: int) -> dict[str, object]:
     def grid(_field: object, _state: Tensor, times: Tensor) -> Tensor:
         return torch.linspace(float(times[0]), float(times[-1]), steps + 1, dtype=times.dtype, device=times.device)
 
-    return {"options": {"grid_constructor": grid}}
+    return {"grid_constructor": grid}

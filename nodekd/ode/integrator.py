@@ -33,6 +33,8 @@ class Integrator:
     """Absolute tolerance > 0; None for fixed solvers."""
     gradient: Gradient = "direct"
     """`direct` backpropagates through the steps, `adjoint` solves the adjoint equation backwards."""
+    adjoint_steps: int | None = None
+    """Euler steps of the adjoint's way back; None goes back as the solve went forth. Few make the gradient wrong."""
     max_evaluations: int = 200
     """Cap on the evaluations of one adaptive solve; a solve that needs more ends with a status (S14)."""
 
@@ -43,6 +45,11 @@ class Integrator:
             raise ValueError(f"`horizon > 0` must hold, but got {self.horizon}.")
         if self.gradient not in ("direct", "adjoint"):
             raise ValueError(f"`gradient` must be direct or adjoint, but got {self.gradient!r}.")
+        if self.adjoint_steps is not None and (self.adjoint_steps < 1 or self.gradient != "adjoint"):
+            raise ValueError(
+                "`adjoint_steps >= 1` with gradient adjoint must hold, "
+                f"but got adjoint_steps={self.adjoint_steps} with gradient {self.gradient}."
+            )
         if self.max_evaluations < 1:
             raise ValueError(f"`max_evaluations >= 1` must hold, but got {self.max_evaluations}.")
         self._check_discretisation()
