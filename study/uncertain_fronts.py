@@ -156,4 +156,5 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, draws: int = DRAWS, seed
 def _tau(pairs: Floats) -> float:
     if len(pairs) < 2 or (pairs == pairs[0]).all(axis=0).any():
         return float("nan")
-    return float(kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
+    tau, _ = kendalltau(pairs[:, 0], pairs[:, 1])
+    return float(tau)

@@ -326,7 +326,9 @@ def _run_fab(found: _Found, model: nn.Module, steps: int, rank: int, *, is_rando
         n_iter=steps,
         targeted=True,
         device=images.device,
-        **FAB,
+        alpha_max=FAB["alpha_max"],
+        eta=FAB["eta"],
+        beta=FAB["beta"],
     )
     attack.target_class = rank
     nearest = attack.attack_single_run(images, labels, use_rand_start=is_random, is_targeted=True)

@@ -89,8 +89,8 @@ def largest_singular_values(flow: Flow | nn.Module, state: State, *, seed: int, 
     drawn = torch.randn(state.shape, generator=streams.generator(seed, "stretch")).to(state)
     direction = _unit(drawn)
     for _ in range(iterations):
-        _, pushed = jvp(flow, (state,), (direction,))
-        _, pull = vjp(flow, state)
+        pushed = jvp(flow, (state,), (direction,))[1]
+        pull = vjp(flow, state)[1]
         direction = _unit(pull(pushed)[0])
     return _rows(jvp(flow, (state,), (direction,))[1])
 
