@@ -6,6 +6,7 @@ measured on the same ones. What it does not cover is said where it is shown: ano
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -156,5 +157,5 @@ def rank_agreement(first: ArrayLike, second: ArrayLike, draws: int = DRAWS, seed
 def _tau(pairs: Floats) -> float:
     if len(pairs) < 2 or (pairs == pairs[0]).all(axis=0).any():
         return float("nan")
-    tau, _ = kendalltau(pairs[:, 0], pairs[:, 1])
-    return float(tau)
+    tau: Any = kendalltau(pairs[:, 0], pairs[:, 1])
+    return float(tau.statistic)
