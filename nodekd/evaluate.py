@@ -27,7 +27,8 @@ class Evaluation:
     solve_failures: int
     """Images whose solve failed alone."""
     nfe: float | None
-    """Evaluations of f in the forward solve of the first batch; None for networks without an ODE."""
+    """Evaluations of f in the forward solve of an image of the first batch, see `forward_evaluations`; None for
+    networks without an ODE."""
 
     @property
     def accuracy(self) -> float:

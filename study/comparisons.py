@@ -14,9 +14,18 @@ from typing import Any
 import numpy as np
 
 from study.designs import Design, key, natural_order, records, same
-from study.effects import Effect, Mean, Paired, bootstrap_interval, factorial_effects, mean_interval, paired_difference
+from study.effects import (
+    Effect,
+    Mean,
+    Paired,
+    bootstrap_interval,
+    detectable,
+    factorial_effects,
+    mean_interval,
+    paired_difference,
+)
 from study.results import Results
-from study.statistics import holm
+from study.statistics import family_level, holm
 
 Bags = dict[tuple[Any, tuple[Any, ...]], list[dict[str, Any]]]
 """Rows by block and levels of the factors."""
@@ -228,7 +237,8 @@ def effects(of: Design, measure: str) -> Effects:
     tested = [e.p_value for e in found if isfinite(e.p_value)]
     adjusted = iter(holm(tested))
     family = tuple(next(adjusted) if isfinite(e.p_value) else nan for e in found)
-    return Effects(measure, factors, levels, len(units), tuple(found), family, None)
+    judged = [e._replace(detectable=detectable(e.estimate, family_level(len(tested)))) for e in found]
+    return Effects(measure, factors, levels, len(units), tuple(judged), family, None)
 
 
 def _bits(results: Results, trial: int, measure: str, epsilon: float) -> Any:

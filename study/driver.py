@@ -20,6 +20,7 @@ from study.identity import check_same_data, check_same_teachers, is_done, study_
 from study.jobs.execute import execute
 from study.ledger import Ledger
 from study.order import Order
+from study.points import count_trials
 from study.preview import banner, plan_text, resumed_text
 from study.progress import Progress, progress_for
 from study.report.page import write_report
@@ -27,11 +28,16 @@ from study.results import load as load_results
 from study.results import write_snapshots
 from study.show import print_results
 from study.space.settings import Space
+from study.space.undistilled import without_distillation
 from study.stages.batch import is_crash
 from study.stages.context import Context, Facts
 from study.stages.pipeline import Pipeline
 from study.stages.plan import plan
+from study.stages.searches import STUDENTS, UNDISTILLED, Searched
 from study.stages.teachers import checkpoint_path, teacher_keys
+
+_OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
+"""Jobs whose keys change with settings that may change when a study is resumed."""
 
 
 def drive(order: Order, engine: Engine | None = None) -> int:
@@ -119,13 +125,13 @@ def _ray_engine(order: Order) -> Engine:
 
 
 def _run(order: Order, context: Context, progress: Progress, engine: Engine) -> int:
-    ledger = context.ledger
+    ledger, pipeline = context.ledger, Pipeline(plan(context, order.part))
     resumed = resumed_text(ledger)
     try:
         dashboard = engine.start()
         print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
-            engine.run(Pipeline(plan(context, order.part)), execute)
+            engine.run(pipeline, execute)
     except Interrupted:
         ledger.event("interrupted")
         _report(ledger, "interrupted")
@@ -137,17 +143,22 @@ def _run(order: Order, context: Context, progress: Progress, engine: Engine) -> 
         raise
     finally:
         engine.stop()
-    return _finish(order, ledger)
+    return _finish(order, ledger, pipeline.planned)
 
 
-def _finish(order: Order, ledger: Ledger) -> int:
-    """Report, and call the study finished only if nothing is missing that the same command would still do."""
+def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
+    """Report, and call the study finished only if nothing is missing that the same command would still do.
+
+    What crashed under settings that may change on resume, and have changed, is no longer asked for.
+    """
     ledger.event("stage", stage="report")
     budget = order.space.budget
-    crashed = [key for key in ledger.keys("") if is_crash(ledger.outcome(key) or {"state": ""})]
-    trials = [key for key in crashed if key.startswith("trials/")]
-    others = [key for key in crashed if key not in trials]
-    searched = order.part == "all" or len(ledger.keys("trials")) >= budget.trials
+    kept = [key for key in ledger.keys("") if key in planned or not key.startswith(_OF_A_SPECIFICATION)]
+    crashed = [key for key in kept if is_crash(ledger.outcome(key) or {"state": ""})]
+    by_search = [[key for key in crashed if key.startswith(f"{each.folder}/")] for each in (STUDENTS, UNDISTILLED)]
+    others = [key for key in crashed if not any(key in keys for keys in by_search)]
+    trials = max(by_search[: len(_searches(order.space))], key=len)  # each search may fail that often
+    searched = order.part == "all" or _is_searched(order.space, ledger)
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
     if complete:
         ledger.event("finished", space=order.space.document())
@@ -159,6 +170,18 @@ def _finish(order: Order, ledger: Ledger) -> int:
     if others:
         _complain(f"{len(others)} jobs crashed; the same command tries them again", others)
     return 0 if not others and len(trials) <= budget.max_failed_trials else 1
+
+
+def _searches(space: Space) -> list[tuple[Searched, Space]]:
+    baseline = [(UNDISTILLED, without_distillation(space))] if space.robustness.undistilled_search else []
+    return [(STUDENTS, space), *baseline]
+
+
+def _is_searched(space: Space, ledger: Ledger) -> bool:
+    """Tell whether every search that is asked for has begun all its trials."""
+    return all(
+        len(ledger.keys(searched.folder)) >= count_trials(own, own.budget.trials) for searched, own in _searches(space)
+    )
 
 
 def _complain(sentence: str, keys: list[str]) -> None:

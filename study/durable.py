@@ -9,15 +9,32 @@ import json
 import math
 import os
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from study.errors import EnvironmentFault
 
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    RuntimeError,
+    MemoryError,
+)
+"""What numpy and zipfile raise where the bytes of an archive are not what they were."""
 
 
 def plain(value: Any) -> Any:

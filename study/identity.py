@@ -2,11 +2,15 @@
 
 import itertools
 import shutil
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nodekd.attacks.catalog import EPSILONS
+from study.access_log import prepare_log
 from study.durable import read_json, replace_json
+from study.epsilons import headline
 from study.errors import EnvironmentFault, ResumeConflict
 from study.lease import utc_now
 from study.ledger import Ledger
@@ -58,6 +62,7 @@ def _free_name(folder: Path) -> Path:
 def write_identity(ledger: Ledger, order: Order, facts: Facts, teachers: Sequence[str], engine: str) -> None:
     """Write `study.json` and the byte copy `space.yaml`; a resumed study keeps its creation and records the launch."""
     space = order.space
+    prepare_log(ledger.root.resolve().parent)
     stored = read_json(ledger.root / "study.json") or {}
     if not (ledger.root / "space.yaml").exists():
         shutil.copyfile(order.source, ledger.root / "space.yaml")
@@ -65,6 +70,7 @@ def write_identity(ledger: Ledger, order: Order, facts: Facts, teachers: Sequenc
         ledger.root / "study.json",
         {
             "schema": 1,
+            "id": stored.get("id", uuid.uuid4().hex[:16]),
             "name": space.study.name,
             "created": stored.get("created", utc_now()),
             "space": space.document(),
@@ -79,7 +85,8 @@ def write_identity(ledger: Ledger, order: Order, facts: Facts, teachers: Sequenc
             "provenance": provenance(),
             "objectives": ["accuracy", "adversarial_accuracy"],
             "reference_point": [1 / facts.classes, 0.0],
-            "epsilon": space.search.epsilon,
+            "epsilon": headline(space, ledger.root),
+            "epsilon_grids": {norm: list(each.grid) for norm, each in EPSILONS[space.data.name].items()},
             "norm": space.search.norm,
             "engine": engine,
             "smoke": order.smoke,

@@ -5,6 +5,7 @@ The protocols say what is asked of a space, so that these rules can be tested wi
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from study.errors import SpaceError
@@ -170,6 +171,18 @@ def grid_points(parameters: Sequence[Parameter]) -> Iterator[Point]:
                 yield from extend(index + 1, {**point, name: value}, {**values, name: value})
 
     return extend(0, {}, {})
+
+
+def count_trials(space: SearchSpace, budget: int) -> int:
+    """Return how many trials a search has: its budget, or as many points as a grid has within it.
+
+    Args:
+        space: What is searched.
+        budget: Most trials.
+    """
+    if space.sampler.name != "grid":
+        return budget
+    return sum(1 for _ in islice(grid_points(space.parameters), budget))
 
 
 def identity_of(point: Mapping[str, Any]) -> tuple[Any, ...]:

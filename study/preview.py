@@ -1,16 +1,18 @@
 """What a launch says before it starts: the banner, the plan of a dry run, what an earlier launch left."""
 
 import json
-from itertools import islice
 from pathlib import Path
 
 from study.engine.job import Engine
+from study.epsilons import epsilon_text, epsilons_text
 from study.ledger import Ledger
 from study.order import Order
-from study.points import grid_points
+from study.points import count_trials
 from study.space.settings import Space
+from study.space.undistilled import without_distillation
 from study.stages.context import Facts
 from study.stages.probes import is_wanted
+from study.undistilled import FOLDER
 
 
 def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: str | None, resumed: str | None) -> str:
@@ -20,8 +22,8 @@ def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: 
         f"study      {space.study.name}, space {space.identity()[:12]}, seed {space.study.seed}",
         f"data       {space.data.name}, {facts.classes} classes, {_sizes(facts)}, split {facts.split_hash[:12]}",
         f"teachers   {', '.join(teacher.arch for teacher in space.teachers)}",
-        f"search     {_trials(space)}, sampler {space.sampler.name}, "
-        f"epsilon {space.search.epsilon:.4g} {space.search.norm}",
+        f"search     {_trials(space)}, sampler {space.sampler.name}, {epsilon_text(space, folder)}",
+        *_second_search(space),
         f"resources  {space.resources.cpus} CPU, {space.resources.gpus} GPU per trial, "
         f"{getattr(engine, 'slots', 1)} at once",
         f"results    {folder}",
@@ -38,7 +40,7 @@ def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: 
 
 def resumed_text(ledger: Ledger) -> str | None:
     """Say what an earlier launch of this study left; None where this is the first."""
-    trials = ledger.keys("trials")
+    trials = [*ledger.keys("trials"), *ledger.keys(FOLDER)]
     if not trials:
         return None
     done = sum(ledger.outcome(key) is not None for key in trials)
@@ -48,10 +50,18 @@ def resumed_text(ledger: Ledger) -> str | None:
 def _trials(space: Space) -> str:
     """Say how many trials there will be; of a grid, also what part of it that is."""
     asked = space.budget.trials
-    if space.sampler.name != "grid":
-        return f"{asked} trials"
-    points = len(list(islice(grid_points(space.parameters), asked + 1)))
-    return f"{min(asked, points)} trials" + (", a part of the grid (raise budget.trials)" if points > asked else "")
+    trials = count_trials(space, asked)
+    is_part = space.sampler.name == "grid" and count_trials(space, asked + 1) > asked
+    return f"{trials} trial{'s' * (trials != 1)}" + (", a part of the grid (raise budget.trials)" if is_part else "")
+
+
+def _second_search(space: Space) -> list[str]:
+    """Say how many trials the baseline without distillation adds, and over what; nothing where it is not asked for."""
+    if not space.robustness.undistilled_search:
+        return []
+    own = without_distillation(space)
+    names = ", ".join(parameter.name for parameter in own.parameters)
+    return [f"baseline   {_trials(own)} without distillation{f' over {names}' if names else ''}"]
 
 
 def plan_text(order: Order, facts: Facts, folder: Path) -> str:
@@ -66,25 +76,29 @@ def plan_text(order: Order, facts: Facts, folder: Path) -> str:
             f"folder     {folder}" + (f", {len(trials)} trials begun" if trials else ", new"),
             f"data       {space.data.name}: {_sizes(facts)}",
             f"teachers   {len(space.teachers)}: {', '.join(teacher.arch for teacher in space.teachers)}",
-            f"search     {_trials(space)} over {', '.join(p.name for p in space.parameters)}",
+            f"search     {_trials(space)} over {', '.join(p.name for p in space.parameters)}, "
+            f"{epsilon_text(space, folder)}",
+            *_second_search(space),
             f"anchors    {'; '.join(anchors) or 'none'}",
             *([] if space.contrast is None else [f"contrast   {json.dumps(space.document()['contrast'])}"]),
-            *_measured(order, facts),
+            *_measured(order, facts, folder),
         ]
     )
 
 
-def _measured(order: Order, facts: Facts) -> list[str]:
+def _measured(order: Order, facts: Facts, folder: Path) -> list[str]:
     """Say who is measured after the search, and on what."""
-    robustness, images = order.space.robustness, f"{order.space.robustness.images} of {facts.sizes['test']} images"
+    robustness = order.space.robustness
+    images = f"{robustness.images} of {facts.sizes['test']} images"
     everyone = robustness.select == "all"
     students = "every completed student" if everyone else f"at most {robustness.max_students} students"
     twins = " with their twins" if robustness.twins else ""
+    rival = " and the baseline's" if robustness.undistilled_search else ""
     front = f"front      trials within two standard errors of the search front, on {facts.sizes['val_front']} images"
     probed = is_wanted(order.space)
     return [
         *([] if everyone else [front]),
-        f"robustness {students}{twins}, tier {robustness.tier}, {len(robustness.epsilons)} epsilons, {images}",
+        f"robustness {students}{twins}{rival}, tier {robustness.tier}, {epsilons_text(order.space, folder)}, {images}",
         *([f"probes     the same networks and the teachers, on {order.space.probes.split}"] if probed else []),
     ]
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.engine.job import Job
+from study.feasibility import objections
 from study.fronts import non_dominated
 
 FEWEST_FOR_ETA = 3
@@ -57,7 +58,7 @@ class Tally:
         self.done += 1
         self.states[outcome["state"]] += 1
         values = outcome.get("values") or {}
-        if key.startswith("trials/") and "adversarial_accuracy" in values:
+        if key.startswith("trials/") and "adversarial_accuracy" in values and not objections(outcome):
             self.points[key] = (values["accuracy"], values["adversarial_accuracy"])
 
     @property
@@ -69,7 +70,7 @@ class Tally:
 
     @property
     def front(self) -> list[tuple[str, float, float]]:
-        """The trials on the search front, most accurate first."""
+        """The trials on the search front, most accurate first; those that failed a check are not among them."""
         keys = list(self.points)
         if not keys:
             return []
@@ -236,7 +237,8 @@ def summary(outcome: Mapping[str, Any]) -> str:
         said = [f"accuracy {metrics['accuracy']:.3f}"]
         said += [f"robust {item['robust_accuracy']:.3f} at {item['epsilon']:.4g}" for item in metrics.get("robust", [])]
     took = f"{outcome['seconds']:.1f} s" if outcome.get("seconds") is not None else ""
-    return ", ".join([outcome["state"].lower(), *said, took])
+    kept_back = [f"infeasible: {reason}" for reason in objections(outcome)[:1]]
+    return ", ".join([outcome["state"].lower(), *said, took, *kept_back])
 
 
 def duration(seconds: float) -> str:

@@ -14,25 +14,35 @@ from typing import Any
 
 import pandas as pd
 
+from study.attacked import Attacked, outcomes_under, read_attacked, tolerant
+from study.checks.verdicts import Trust
 from study.durable import read_json, read_lines
 from study.errors import EnvironmentFault
+from study.feasibility import objections
 from study.frames import rows_of, storable
 from study.fronts import hypervolume, non_dominated
 from study.ledger import Ledger
+from study.probed import read_probes
+from study.racing import joined
+from study.records import Record, read_records
 from study.statistics import wilson
-from study.survivors import CARRIED, Survivors, read_survivors
+from study.survivors import CARRIED, Survivors
+from study.undistilled import KIND, UndistilledSearch, read_undistilled
 
 _COUNTS = ("parameter_count", "steps", "evaluations", "n", "n_adversarial", "solve_failures")
 _MEASURES = ("nfe", "training_seconds", "step_size", "agreement", "teacher_entropy", "ensemble_accuracy")
 _METRICS = ("accuracy", "adversarial_accuracy", *_MEASURES, *_COUNTS)
-TRIAL_COLUMNS = ("trial", "state", "reason", *_METRICS, "seed", "teacher", "on_front", "seconds", "started", "settings")
+_ENDS = ("state", "reason", "infeasible")
+TRIAL_COLUMNS = ("trial", *_ENDS, *_METRICS, "seed", "teacher", "on_front", "seconds", "started", "settings")
 HISTORY_COLUMNS = ("job", "trial", "epoch", "step", "loss", "train_accuracy", "accuracy", "nfe", "seconds")
 FRONT_COLUMNS = ("trial", "accuracy", "n", "adversarial_accuracy", "survivors", "n_adversarial", "epsilon", "nfe")
 _RATES = ("clean_accuracy", "robust_accuracy", "robust_accuracy_of_correct")
 _MODEL = ("model", "kind", "trial", "norm", "epsilon", "split")
 _TALLIES = ("n", "clean_correct", "survivors", "shards", "shards_expected")
-ROBUSTNESS_COLUMNS = (*_MODEL, *_RATES, "low", "high", "nfe", "attacks", *_TALLIES)
-_TEXT = {"state", "reason", "teacher", "started", "settings", "job", "model", "kind", "norm", "split", "attacks"}
+ROBUSTNESS_COLUMNS = (*_MODEL, *_RATES, "low", "high", "verdict", "reasons", "nfe", "attacks", *_TALLIES)
+BESIDE = ("random", "replicate", KIND)
+"""Kinds of networks that stand beside the front and never on it."""
+_TEXT = {*_ENDS, *_MODEL[:2], "teacher", "started", "settings", "job", "norm", "split", "attacks", "verdict", "reasons"}
 _BITS = {"on_front", "attacked"}
 _WHOLE = {"trial", "epoch", "step", "seed", *_COUNTS, *_TALLIES}
 
@@ -63,9 +73,18 @@ class Results:
     selection: dict[str, Any]
     """front/selection.json, empty before the front stage has ended."""
     survivors: dict[str, Survivors]
-    """Bits per attacked model."""
+    """Bits per attacked model: chosen students, their twins, and teachers."""
+    beside: dict[str, Survivors]
+    """Bits of networks that are no candidates: students drawn at random (S19), replicates of the front (S28), and the
+    chosen ones of the search without distillation (S8), which have no trial."""
+    attacked: Attacked
+    """All of them, with what the checks say."""
     probes: dict[str, dict[str, Any]]
     """Metrics of every complete job under `probes`, by model; a quantity that was not measured is absent."""
+    records: list[Record]
+    """Of attacked networks, for the explorer."""
+    undistilled: UndistilledSearch
+    """The search without distillation, whose networks are no trials."""
     configs: dict[int, dict[str, Any]]
     """config.json per trial; empty where it is missing or damaged."""
     problems: list[str]
@@ -89,10 +108,15 @@ class Results:
             "state": self.state,
             "trials": {("failed" if name == "fail" else name): count for name, count in counts.items()},
             "teachers": [{"arch": row["arch"], "accuracy": row["accuracy"]} for row in rows_of(self.teachers)],
+            "infeasible": [{"trial": row["trial"], "reason": row["infeasible"]} for row in rows_of(self.infeasible())],
             "front": [self._front_point(row) for row in rows_of(on_front)],
             "hypervolume": self.hypervolume(),
             "robustness": [_robustness_entry(row) for row in rows_of(self.robustness)],
         }
+
+    def infeasible(self) -> pd.DataFrame:
+        """Give the trials that failed a check and so cannot be on the front (S16); `infeasible` says why."""
+        return self.trials[self.trials["infeasible"].notna()]
 
     def hypervolume(self) -> float | None:
         """Give the area the front covers on val_front above the stored reference point; None without a front."""
@@ -111,7 +135,13 @@ class Results:
             "accuracy": row["accuracy"],
             "adversarial_accuracy": row["adversarial_accuracy"],
             "nfe": row["nfe"],
+            "verdict": self._verdict_on_test(trial),
         }
+
+    def _verdict_on_test(self, trial: int) -> str | None:
+        """Say what the checks think of a student's robust accuracy at the study's epsilon; None before test."""
+        epsilon, own = self.study.get("epsilon"), self.survivors.get(f"student-{trial:06d}")
+        return None if own is None or epsilon is None else self.attacked.trust_of(own.model, float(epsilon)).word
 
 
 def load(path: Path | str, state: str | None = None) -> Results:
@@ -133,25 +163,31 @@ def load(path: Path | str, state: str | None = None) -> Results:
     events = sorted(ledger.events(), key=lambda event: event.get("seq", 0))
     state = state or _state(ledger, events)
     configs = _configs(ledger, problems)
-    selection = _tolerant(lambda: read_json(folder / "front" / "selection.json"), problems) or {}
-    survivors = _selected(_survivors(ledger, problems), selection)
-    outcomes = {key.removeprefix("baselines/"): o for key, o in _outcomes(ledger, "baselines", problems)}
+    selection = tolerant(lambda: read_json(folder / "front" / "selection.json"), problems) or {}
+    trials, attacked = _trials(ledger, configs, state, problems), read_attacked(ledger, problems)
+    survivors, undistilled = _selected(attacked.survivors, selection), read_undistilled(ledger, problems)
+    beside = {name: bits for name, bits in attacked.survivors.items() if bits.kind in BESIDE}
+    outcomes = {key.removeprefix("baselines/"): o for key, o in outcomes_under(ledger, "baselines", problems)}
     twins = {name: outcome for name, outcome in outcomes.items() if name.startswith("twin-")}
     return Results(
         path=folder,
         study=study,
         state=state,
         events=events,
-        trials=_trials(ledger, configs, state, problems),
+        trials=trials,
         history=_history(ledger),
-        front=_front(ledger, selection, study.get("epsilon"), problems),
-        robustness=_robustness(survivors.values()),
+        front=_front(_candidates(ledger, trials, problems), selection, study.get("epsilon")),
+        robustness=_robustness(survivors.values(), attacked),
         teachers=_teachers(ledger, problems),
         twins=_frame([_outcome_row(outcome) | {"trial": _number(name)} for name, outcome in twins.items()], ("trial",)),
         baselines={name: outcome for name, outcome in outcomes.items() if name not in twins},
         selection=selection,
         survivors=survivors,
-        probes=_probes(ledger, problems),
+        beside={name: bits for name, bits in beside.items() if bits.kind != KIND or undistilled.chooses(bits)},
+        attacked=attacked,
+        probes=read_probes(ledger, problems),
+        records=read_records(ledger, problems),
+        undistilled=undistilled,
         configs=configs,
         problems=problems,
     )
@@ -196,29 +232,15 @@ def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
     return "running" if ledger.driver() is not None else "interrupted"
 
 
-def _outcomes(ledger: Ledger, prefix: str, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    keys = ledger.keys(prefix) if (ledger.root / prefix).is_dir() else []
-    found = [(key, _tolerant(lambda key=key: ledger.outcome(key), problems)) for key in keys]
-    return [(key, outcome) for key, outcome in found if outcome is not None]
-
-
-def _tolerant(read: Any, problems: list[str]) -> dict[str, Any] | None:
-    try:
-        return read()
-    except EnvironmentFault as fault:
-        problems.append(str(fault))
-        return None
-
-
 def _configs(ledger: Ledger, problems: list[str]) -> dict[int, dict[str, Any]]:
     """Give the config of every trial by its number; empty where it is missing or damaged."""
     keys = ledger.keys("trials") if (ledger.root / "trials").is_dir() else []
     numbered = [(key, _number(key)) for key in keys]
-    return {n: _tolerant(lambda key=key: ledger.config(key), problems) or {} for key, n in numbered if n is not None}
+    return {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for key, n in numbered if n is not None}
 
 
 def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str, problems: list[str]) -> pd.DataFrame:
-    outcomes = {_number(key): outcome for key, outcome in _outcomes(ledger, "trials", problems)}
+    outcomes = {_number(key): outcome for key, outcome in outcomes_under(ledger, "trials", problems)}
     unfinished = {"state": "RUNNING" if state == "running" else "UNFINISHED"}
     rows = []
     for trial, config in configs.items():
@@ -228,15 +250,16 @@ def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str
         outcome = outcomes.get(trial)
         rows.append(row | (_outcome_row(outcome) if outcome else unfinished))
     frame = _frame(rows, TRIAL_COLUMNS)
-    complete = (frame["state"] == "COMPLETE").to_numpy(bool)
+    feasible = ((frame["state"] == "COMPLETE") & frame["infeasible"].isna()).to_numpy(bool)
     points = frame[["accuracy", "adversarial_accuracy"]].to_numpy(float)
-    return frame.assign(on_front=non_dominated(points, complete)).sort_values("trial", ignore_index=True)
+    return frame.assign(on_front=non_dominated(points, feasible)).sort_values("trial", ignore_index=True)
 
 
 def _outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     metrics = dict(outcome.get("metrics") or {})
     row = {name: metrics.get(name) for name in _METRICS} | (outcome.get("values") or {})
     row |= {f"proxy_{column}": share for column, share in (metrics.get("proxy") or {}).items()}
+    row["infeasible"] = "; ".join(objections(outcome)) or None
     return row | {name: outcome.get(name) for name in ("state", "reason", "seconds", "started")}
 
 
@@ -248,20 +271,41 @@ def _history(ledger: Ledger) -> pd.DataFrame:
     return _frame(rows, HISTORY_COLUMNS)[list(HISTORY_COLUMNS)]
 
 
-def _front(ledger: Ledger, selection: Mapping[str, Any], epsilon: float | None, problems: list[str]) -> pd.DataFrame:
+def _front(
+    candidates: Mapping[int | None, Mapping[str, Any]], selection: Mapping[str, Any], epsilon: float | None
+) -> pd.DataFrame:
     rows = []
-    for key, outcome in _outcomes(ledger, "front", problems):
-        if outcome.get("state") != "COMPLETE":
-            continue
-        metrics = dict(outcome.get("metrics") or {})
-        at = _at_epsilon(metrics.pop("robust", None) or [], epsilon)
-        row = {"trial": _number(key), **{name: metrics.get(name) for name in ("accuracy", "n", "nfe")}}
+    for trial, metrics in candidates.items():
+        at = _at_epsilon(metrics.get("robust") or [], epsilon)
+        row = {"trial": trial, **{name: metrics.get(name) for name in ("accuracy", "n", "nfe")}}
         row |= {"adversarial_accuracy": at.get("robust_accuracy"), "survivors": at.get("survivors")}
         rows.append(row | {"n_adversarial": at.get("n"), "epsilon": at.get("epsilon")})
     frame = _frame(rows, FRONT_COLUMNS).sort_values("trial", ignore_index=True)
     measured = non_dominated(frame[["accuracy", "adversarial_accuracy"]].to_numpy(float))
     chosen = frame["trial"].isin(selection["front"]).to_numpy(bool) if "front" in selection else measured
     return frame.assign(on_front=chosen, attacked=frame["trial"].isin(selection.get("attacked", [])).to_numpy(bool))
+
+
+def _candidates(ledger: Ledger, trials: pd.DataFrame, problems: list[str]) -> dict[int | None, Mapping[str, Any]]:
+    """Give what was measured on val_front, by trial: whole, or in parts (see `study.racing`) of which none is missing.
+
+    Candidates that left the race stand in selection.json alone: their robust accuracy is not that of all images. A
+    trial that failed a check is none, whatever was measured of it (S16).
+    """
+    barred = set(trials[trials["infeasible"].notna()]["trial"])
+    whole: dict[int | None, Mapping[str, Any]] = {}
+    raced: dict[int | None, list[Mapping[str, Any]]] = {}
+    for key, outcome in outcomes_under(ledger, "front", problems):
+        network = key.split("/")[1]
+        if outcome.get("state") == "COMPLETE" and network.isdigit():  # the undistilled baseline's bear its name
+            trial, metrics = int(network), outcome.get("metrics") or {}
+            if key.count("/") > 1:
+                raced.setdefault(trial, []).append(metrics)
+            else:
+                whole[trial] = metrics
+    joint = {trial: joined(parts) for trial, parts in raced.items()}
+    found = {trial: metrics for trial, metrics in joint.items() if metrics is not None} | whole
+    return {trial: metrics for trial, metrics in found.items() if trial not in barred}
 
 
 def _at_epsilon(entries: Sequence[Mapping[str, Any]], epsilon: float | None) -> Mapping[str, Any]:
@@ -272,45 +316,24 @@ def _at_epsilon(entries: Sequence[Mapping[str, Any]], epsilon: float | None) -> 
     return entries[0] if len(entries) == 1 else {}
 
 
-def _selected(survivors: dict[str, Survivors], selection: Mapping[str, Any]) -> dict[str, Survivors]:
+def _selected(survivors: Mapping[str, Survivors], selection: Mapping[str, Any]) -> dict[str, Survivors]:
     """Leave out students, and their twins, that val_front no longer chooses: test may not choose them either (S18)."""
+    shown = {name: bits for name, bits in survivors.items() if bits.kind not in BESIDE}
     attacked = selection.get("attacked")
     if attacked is None:
-        return survivors
-    return {name: bits for name, bits in survivors.items() if bits.trial is None or bits.trial in attacked}
+        return shown
+    return {name: bits for name, bits in shown.items() if bits.trial is None or bits.trial in attacked}
 
 
-def _survivors(ledger: Ledger, problems: list[str]) -> dict[str, Survivors]:
-    """Read the bits of every attacked model; attacks under a specification that is no longer in force are not shown."""
-    in_force = _in_force(ledger, "robustness", problems)
-    shards: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
-    for key, outcome in _outcomes(ledger, "robustness", problems):
-        specification = (outcome.get("metrics") or {}).get("specification", in_force)
-        if in_force is not None and specification != in_force:
-            continue
-        if outcome.get("state") == "COMPLETE":
-            shards.setdefault(key.split("/")[1], []).append((ledger.folder(key), outcome["metrics"]))
-        else:
-            problems.append(f"{key} has no bits: {outcome.get('reason')}")
-    found: dict[str, Survivors] = {}
-    for name, parts in shards.items():
-        model, faults = read_survivors(parts)
-        problems += faults
-        if model is not None:
-            found[name] = model
-    return found
-
-
-def _robustness(models: Iterable[Survivors]) -> pd.DataFrame:
+def _robustness(models: Iterable[Survivors], attacked: Attacked) -> pd.DataFrame:
     order = {"student": 0, "twin": 1, "teacher": 2}
     ranked = sorted(models, key=lambda model: (order.get(model.kind, 3), model.trial or 0, model.model))
-    rows = [_robustness_row(model, epsilon) for model in ranked for epsilon in model.epsilons]
+    rows = [_robustness_row(m, epsilon, attacked.trust_of(m.model, epsilon)) for m in ranked for epsilon in m.epsilons]
     return _frame(rows, ROBUSTNESS_COLUMNS)
 
 
-def _robustness_row(model: Survivors, epsilon: float) -> dict[str, Any]:
+def _robustness_row(model: Survivors, epsilon: float, trust: Trust) -> dict[str, Any]:
     n, clean, robust = model.n, int(model.clean_correct.sum()), int(model.robust(epsilon).sum())
-    interval = wilson(robust, n)
     return {
         **{name: getattr(model, name) for name in ("model", "kind", "trial", "norm", "split", "nfe")},
         "epsilon": epsilon,
@@ -320,8 +343,9 @@ def _robustness_row(model: Survivors, epsilon: float) -> dict[str, Any]:
         "clean_accuracy": clean / n if n else None,
         "robust_accuracy": robust / n if n else None,
         "robust_accuracy_of_correct": robust / clean if clean else None,
-        "low": interval.low,
-        "high": interval.high,
+        **wilson(robust, n)._asdict(),
+        "verdict": trust.word,
+        "reasons": json.dumps(trust.reasons),
         "attacks": ",".join(name for name in model.columns if name != CARRIED),
         "shards": model.shards,
         "shards_expected": model.shards_expected,
@@ -331,36 +355,16 @@ def _robustness_row(model: Survivors, epsilon: float) -> dict[str, Any]:
 def _robustness_entry(row: Mapping[str, Any]) -> dict[str, Any]:
     names = ("model", "kind", "trial", "norm", "epsilon", *_RATES)
     attacks = str(row["attacks"]).split(",") if row["attacks"] else []
-    interval = [row["low"], row["high"]]
-    return {name: row[name] for name in names} | {"interval": interval, "n": row["n"], "attacks": attacks}
+    found = {"interval": [row["low"], row["high"]], "n": row["n"], "attacks": attacks, "verdict": row["verdict"]}
+    return {name: row[name] for name in names} | found | {"reasons": json.loads(row["reasons"])}
 
 
 def _teachers(ledger: Ledger, problems: list[str]) -> pd.DataFrame:
-    outcomes = [pair for pair in _outcomes(ledger, "teachers", problems) if pair[1].get("state") == "COMPLETE"]
+    outcomes = [pair for pair in outcomes_under(ledger, "teachers", problems) if pair[1].get("state") == "COMPLETE"]
     rows = [{**(o.get("metrics") or {}), "teacher": key.split("/")[1]} for key, o in outcomes]
     for row in rows:
         row["entropy"] = json.dumps(row.get("entropy") or {})
     return pd.DataFrame(rows, columns=None if rows else ["teacher", "arch", "accuracy", "entropy"])
-
-
-def _in_force(ledger: Ledger, prefix: str, problems: list[str]) -> str | None:
-    path = ledger.root / prefix / "specification.json"
-    return (_tolerant(lambda: read_json(path), problems) or {}).get("specification")
-
-
-def _probes(ledger: Ledger, problems: list[str]) -> dict[str, dict[str, Any]]:
-    """Give the metrics of every complete probe by its model; a specification no longer in force is not shown."""
-    in_force = _in_force(ledger, "probes", problems)
-    found = {}
-    for key, outcome in _outcomes(ledger, "probes", problems):
-        metrics = outcome.get("metrics") or {}
-        if outcome.get("state") == "COMPLETE":
-            if in_force in (None, metrics.get("specification", in_force)):
-                model = key.split("/")[1]
-                found[model] = {"model": model, **metrics}
-        else:
-            problems.append(f"{key} measured nothing: {outcome.get('reason')}")
-    return found
 
 
 def _number(key: str) -> int | None:

@@ -16,6 +16,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 
 from study.database import set_damaged_aside
+from study.feasibility import objections
 from study.points import Parameter, Point, SearchSpace, grid_points, identity_of, walk
 from study.samplers import SamplerPerTrial, distribution_of
 
@@ -51,13 +52,16 @@ def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
 
 
 def _verdict(outcome: Mapping[str, Any], chance: float) -> tuple[TrialState, list[float] | None, float]:
-    """Say what Optuna is told of an outcome: state, values, and the constraint (positive = infeasible)."""
+    """Say what Optuna is told of an outcome: state, values, and the constraint (positive = infeasible).
+
+    A trial that fails a check keeps its values, which it may owe to what failed, and is infeasible.
+    """
     values = outcome.get("values") or {}
     numbers = [values.get(name) for name in OBJECTIVES]
     finite = [float(value) for value in numbers if value is not None and math.isfinite(value)]
     match outcome["state"]:
         case "COMPLETE" if len(finite) == len(OBJECTIVES):
-            return TrialState.COMPLETE, finite, -1.0
+            return TrialState.COMPLETE, finite, 1.0 if objections(outcome) else -1.0
         case "COMPLETE":
             return TrialState.COMPLETE, [chance, 0.0], 1.0
         case "FAIL" if outcome.get("reason") in INFEASIBLE_REASONS:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_CELL = 40
 """Most lines of one cell in a terminal; --json has them all."""
+_TRUST_WORDS = "An unreliable number is an upper bound; a reliable one passed the checks, which is not a proof."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +98,8 @@ def _comparison_row(row: dict[str, Any]) -> list[str]:
 
 def print_results(results: "Results") -> None:
     """Print the summary as tables: coloured in a terminal, plain text in a pipe."""
+    from study.report.flat import flat_front_text, flat_text
+    from study.report.stats import epsilons
     from study.report.wording import finding
 
     console = _console()
@@ -108,12 +111,22 @@ def print_results(results: "Results") -> None:
         n = int(teacher["n"]) if teacher.get("n") == teacher.get("n") and teacher.get("n") else "unknown"
         rate = f"{_rate(teacher['accuracy'])} on val_search (n = {n})"
         console.print(f"Teacher {teacher['arch']}: accuracy {rate}.", markup=False)
+    for trial in summary["infeasible"]:
+        console.print(f"Trial {trial['trial']} cannot be on the front: {trial['reason']}.", markup=False)
     if summary["front"]:
         images = {int(row["trial"]): str(row["n"]) for row in results.front.to_dict("records")}
         title = f"Front on val_front (hypervolume {summary['hypervolume']:.4f})"
         console.print(_front_table(summary["front"], images, title))
+        _print_where_flat(console, [flat_front_text(results)])
     if summary["robustness"]:
         console.print(_robustness_table(summary["robustness"]))
+        console.print(_TRUST_WORDS, markup=False)
+        _print_where_flat(console, [flat_text(results, epsilon) for epsilon in epsilons(results)])
+
+
+def _print_where_flat(console: "Console", sentences: Sequence[str | None]) -> None:
+    for sentence in filter(None, sentences):
+        console.print(sentence, markup=False)
 
 
 def _console() -> "Console":
@@ -139,9 +152,10 @@ def _robustness_table(entries: Sequence[dict[str, Any]]) -> Any:
     for entry in entries:
         low, high = entry["interval"]
         rates = [_rate(entry["clean_accuracy"]), _rate(entry["robust_accuracy"])]
-        interval = f"{100 * low:.1f} to {100 * high:.1f}"
-        rows.append([entry["model"], entry["norm"], epsilon_text(entry["epsilon"]), *rates, interval, str(entry["n"])])
-    header = ["model", "norm", "epsilon", "accuracy", "robust accuracy", "95 % interval", "n"]
+        counted = [f"{100 * low:.1f} to {100 * high:.1f}", str(entry["n"])]
+        said = "\n".join([entry["verdict"], *entry["reasons"]] if entry["verdict"] != "unchecked" else ["unchecked"])
+        rows.append([entry["model"], entry["norm"], epsilon_text(entry["epsilon"]), *rates, *counted, said])
+    header = ["model", "norm", "epsilon", "accuracy", "robust accuracy", "95 % interval", "n", "verdict of the checks"]
     return _table("Attacked on test, worst case over all attacks", header, rows)
 
 

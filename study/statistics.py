@@ -6,11 +6,12 @@ the answer is worded, is left to the report; which points form a front is left t
 
 from collections.abc import Sequence
 from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm
+from scipy.stats import binom
 
 
 class Interval(NamedTuple):
@@ -29,6 +30,14 @@ class McNemar(NamedTuple):
     """Images that only the second model gets right."""
     p_value: float
     """Two-sided exact probability of a split at least this uneven when neither model is better."""
+
+
+class Difference(NamedTuple):
+    """First rate minus second rate on different images, with its interval."""
+
+    difference: float
+    low: float
+    high: float
 
 
 class PairedDifference(NamedTuple):
@@ -59,8 +68,10 @@ def wilson(k: int, n: int, level: float = 0.95) -> Interval:
     _check_level(level)
     if n == 0:
         return Interval(0.0, 1.0)
-    interval = binomtest(int(k), int(n)).proportion_ci(confidence_level=level, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
+    k, n, z = int(k), int(n), NormalDist().inv_cdf(0.5 + level / 2)
+    middle, half = k + z**2 / 2, z * sqrt(k * (n - k) / n + z**2 / 4)
+    low, high = (middle - half) / (n + z**2), (middle + half) / (n + z**2)
+    return Interval(0.0 if k == 0 else low, 1.0 if k == n else high)
 
 
 def standard_error(rate: ArrayLike, n: ArrayLike) -> NDArray[np.float64]:
@@ -116,7 +127,7 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     a, b = _paired_bits(first, second)
     only_first, only_second = int((a & ~b).sum()), int((~a & b).sum())
     disagreements = only_first + only_second
-    p = 1.0 if disagreements == 0 else float(binomtest(min(only_first, only_second), disagreements).pvalue)
+    p = min(1.0, 2 * float(binom.cdf(min(only_first, only_second), disagreements, 0.5)))
     return McNemar(only_first, only_second, p)
 
 
@@ -153,6 +164,74 @@ def paired_difference(first: ArrayLike, second: ArrayLike, level: float = 0.95) 
     return PairedDifference(p1 - p2, max(-1.0, p1 - p2 - below), min(1.0, p1 - p2 + above), n)
 
 
+def independent_difference(k1: int, n1: int, k2: int, n2: int, level: float = 0.95) -> Difference:
+    """Give the difference of two rates over different images with Newcombe's interval.
+
+    Args:
+        k1: Successes behind the first rate, 0 <= k1 <= n1.
+        n1: Images behind it, > 0.
+        k2: Successes behind the second rate, 0 <= k2 <= n2.
+        n2: Images behind it, > 0.
+        level: Confidence, between 0 and 1.
+
+    Returns:
+        k1/n1 - k2/n2 and its interval.
+
+    Raises:
+        ValueError: If the counts or the level break their rule.
+
+    Source:
+        [newcombe1998interval] method 10: the distances to both Wilson limits, squared and added.
+    """
+    if min(n1, n2) < 1:
+        raise ValueError(f"`n1 >= 1` and `n2 >= 1` must hold for a difference of rates, but got {n1=}, {n2=}.")
+    return mean_of_differences([k1], n1, [k2], n2, level)
+
+
+def mean_of_differences(k1: Sequence[int], n1: int, k2: Sequence[int], n2: int, level: float = 0.95) -> Difference:
+    """Give the mean over models of rate 1 less rate 2, all rates 1 on the same images and all rates 2 on others.
+
+    Models that share images share luck, by an unknown amount. The standard error of a mean is at most the mean of the
+    standard errors, so distances to the Wilson limits are averaged over the models, then squared and added over the
+    two sets of images: the interval is as wide as if all models erred on the same images, and never too narrow.
+
+    Args:
+        k1: Successes of each model on the first images, shape (models,).
+        n1: First images, > 0.
+        k2: Successes on the second images, shape (models,).
+        n2: Second images, > 0.
+        level: Confidence, between 0 and 1.
+
+    Returns:
+        Mean difference and its interval; NaN for no models.
+
+    Source:
+        [newcombe1998interval] method 10 for one model.
+    """
+    if not len(k1):
+        return Difference(float("nan"), float("nan"), float("nan"))
+    first, second = [wilson(k, n1, level) for k in k1], [wilson(k, n2, level) for k in k2]
+    p1, p2 = float(np.mean(k1)) / n1, float(np.mean(k2)) / n2
+    (low1, high1), (low2, high2) = np.mean(first, axis=0), np.mean(second, axis=0)
+    below, above = sqrt((p1 - low1) ** 2 + (high2 - p2) ** 2), sqrt((high1 - p1) ** 2 + (p2 - low2) ** 2)
+    return Difference(p1 - p2, max(-1.0, p1 - p2 - below), min(1.0, p1 - p2 + above))
+
+
+def detectable_by(low: float, high: float, level: float = 0.95, power: float = 0.8) -> float:
+    """Give the smallest true difference that an interval so wide would keep from zero with the given power.
+
+    For estimates that are nearly normal: half the width times (z_level + z_power)/z_level.
+
+    Args:
+        low: Lower end of the interval of a difference.
+        high: Upper end.
+        level: Confidence of the interval.
+        power: Probability of finding the difference.
+    """
+    z_level, z_power = NormalDist().inv_cdf(0.5 + level / 2), NormalDist().inv_cdf(power)
+    return (high - low) / 2 * (z_level + z_power) / z_level
+
+
 def smallest_detectable_difference(
     n: int, discordant: float | None = None, level: float = 0.95, power: float = 0.8
 ) -> float:
@@ -181,7 +260,7 @@ def smallest_detectable_difference(
         raise ValueError(f"`n >= 1` and `0 <= discordant <= 1` must hold, but got {n=}, discordant={psi}.")
     _check_level(level)
     _check_level(power)
-    z_level, z_power = float(norm.ppf(0.5 + level / 2)), float(norm.ppf(power))
+    z_level, z_power = NormalDist().inv_cdf(0.5 + level / 2), NormalDist().inv_cdf(power)
     slope = (z_level * sqrt(n) + z_power * sqrt(max(0.0, n + z_power**2 - z_level**2))) / (n + z_power**2)
     return min(1.0, slope * max(sqrt(psi), slope))
 
@@ -203,6 +282,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def family_level(comparisons: int, level: float = 0.95) -> float:
+    """Give the level at which one of several comparisons is judged at the strictest step of Holm's rule.
+
+    Args:
+        comparisons: Judged together; at least 1 is assumed.
+        level: Of the family.
+    """
+    return 1 - (1 - level) / max(1, comparisons)
 
 
 def _phi(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -5,13 +5,14 @@ rate is belongs to `study.statistics`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+
+from study.durable import DAMAGED
 
 Bits = NDArray[np.bool_]
 CARRIED = "carried"
@@ -54,18 +55,23 @@ class Survivors:
         return len(self.image_id)
 
     def robust(self, epsilon: float) -> Bits:
-        """Give the images that are right clean and that no column broke at epsilon, shape (n,).
+        """Give the images that are right clean and that no column broke at epsilon or below, shape (n,).
 
         Raises:
             ValueError: If the model was not attacked at that epsilon.
         """
-        return self.clean_correct & ~self.broken[self._level(epsilon)].any(0)
+        return self.clean_correct & ~self.broken[: self._level(epsilon) + 1].any((0, 1))
 
     def counts(self, epsilon: float) -> list[tuple[str, int, int]]:
         """Give (column, images attempted, images broken) at epsilon, in the order of the cascade."""
         level = self._level(epsilon)
         attempted, broken = self.attempted[level].sum(1), self.broken[level].sum(1)
         return [(name, int(attempted[i]), int(broken[i])) for i, name in enumerate(self.columns)]
+
+    def alone(self, epsilon: float, prefix: str) -> dict[str, Bits]:
+        """Give what each column whose name begins so broke at epsilon, shape (n,) each."""
+        level = self._level(epsilon)
+        return {name: self.broken[level, i] for i, name in enumerate(self.columns) if name.startswith(prefix)}
 
     def attacked_at(self, epsilon: float) -> bool:
         """Tell whether bits for that epsilon exist."""
@@ -76,6 +82,47 @@ class Survivors:
             if _same(epsilon, own):
                 return level
         raise ValueError(f"{self.model} was attacked at epsilon {self.epsilons}, but got {epsilon=}.")
+
+
+def joined(first: Survivors, *others: Survivors) -> Survivors:
+    """Add the columns of further attacks on the same model, such as the pool's, to its cascade.
+
+    Images that another part does not have count as not attempted there.
+
+    Raises:
+        ValueError: If the epsilons differ.
+    """
+    for other in others:
+        if other.epsilons != first.epsilons:
+            raise ValueError(f"{first.model} was attacked at {first.epsilons}, but a part of it at {other.epsilons}.")
+    kept = [[i for i, name in enumerate(other.columns) if name != CARRIED] for other in others]
+    broken, attempted = (
+        np.concatenate(
+            [
+                getattr(first, bits),
+                *(_on_images(o, first.image_id, bits)[:, i] for o, i in zip(others, kept, strict=True)),
+            ],
+            axis=1,
+        )
+        for bits in ("broken", "attempted")
+    )
+    columns = [*first.columns, *(name for other in others for name in other.columns if name != CARRIED)]
+    return replace(
+        first,
+        columns=tuple(columns),
+        broken=broken,
+        attempted=attempted,
+        attacks=tuple(attack for part in (first, *others) for attack in part.attacks),
+        pool=next((part.pool for part in (*others, first) if part.pool.get("columns")), first.pool),
+    )
+
+
+def _on_images(part: Survivors, image_id: NDArray[np.int64], bits: str) -> Bits:
+    stored: Bits = getattr(part, bits)
+    found = np.zeros((*stored.shape[:2], len(image_id)), dtype=bool)
+    _, here, there = np.intersect1d(image_id, part.image_id, assume_unique=True, return_indices=True)
+    found[..., here] = stored[..., there]
+    return found
 
 
 def paired(first: Survivors, second: Survivors, epsilon: float) -> tuple[Bits, Bits, Bits, Bits]:
@@ -105,7 +152,7 @@ def read_survivors(shards: Sequence[tuple[Path, dict[str, Any]]]) -> tuple[Survi
             arrays = _read_arrays(folder / "survivors.npz")
             _check(arrays, metrics, parts[0] if parts else None)
             parts.append((metrics, arrays))
-        except (OSError, ValueError, KeyError, BadZipFile, EOFError) as error:
+        except DAMAGED as error:
             problems.append(f"{folder.parent.name}/{folder.name} was left out: {error}")
     return (_merge(parts) if parts else None), problems
 

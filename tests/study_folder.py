@@ -243,11 +243,11 @@ def _write_history(folder: Path, epochs: int, final: float, rng: np.random.Gener
 def _write_front(folder: Path, plan: Plan, rng: np.random.Generator) -> None:
     chosen = candidates(plan)
     for rank, trial in enumerate(chosen):
-        n, accuracy = 270, 0.985 - 0.008 * rank
+        n, accuracy = 270, max(0.5, 0.985 - 0.008 * rank)
         robust = []
         for epsilon in plan.epsilons:
             rate = max(0.0, 0.45 + 0.04 * rank - 6 * (epsilon - 0.0625)) + rng.normal(0, 0.005)
-            survivors = round(n * rate)
+            survivors = min(n, round(n * rate))
             robust.append({"epsilon": epsilon, "norm": "linf", "robust_accuracy": survivors / n})
             robust[-1] |= {"survivors": survivors, "n": n}
         metrics = {"accuracy": round(n * accuracy) / n, "n": n, "robust": robust, "nfe": 16.0}
@@ -273,7 +273,7 @@ def _write_robustness(folder: Path, plan: Plan, rng: np.random.Generator) -> Non
     }
     _write_model(folder, f"teacher-{TEACHER}", "teacher", None, (0.79, 0.75), difficulty, plan, shared)
     for rank, trial in enumerate(attacked(plan)):
-        skill, tough = 0.80 - 0.03 * rank, 0.86 + 0.06 * rank
+        skill, tough = max(0.3, 0.80 - 0.03 * rank), min(1.6, 0.86 + 0.06 * rank)
         _write_model(folder, f"student-{trial:06d}", "student", trial, (skill, tough), difficulty, plan, shared)
         if point(plan, trial)["alpha"] > 0:
             write_outcome(folder, f"baselines/twin-{trial:06d}", _student_metrics(0.93, "rk4"), _values(0.93, 0.5))

@@ -44,7 +44,10 @@ _TIE = 1e-12
 
 @final
 class _Guarded:
-    """A network as APGD may see it: logits finite, gradients finite, images that fail alone misclassified."""
+    """A network as APGD and FAB may see it: logits finite, images that fail alone misclassified, a finite gradient.
+
+    A network whose logits hang on the image by no gradient has one that is zero.
+    """
 
     def __init__(self, model: nn.Module, labels: Labels) -> None:
         self.model, self.labels = model, labels
@@ -55,7 +58,7 @@ class _Guarded:
             seen.register_hook(lambda gradient: without_failures(gradient).contiguous())
         logits = isolated_logits(self.model, seen)
         failed = ~torch.isfinite(logits).all(dim=1, keepdim=True)
-        if not bool(failed.any()):
+        if not bool(failed.any()) and logits.requires_grad == seen.requires_grad:
             return logits
         wrong = torch.zeros_like(logits).scatter_(1, (self.labels[:, None] + 1) % logits.shape[1], 1.0)
         return torch.where(failed, wrong, logits) + 0.0 * seen.flatten(1).sum(dim=1, keepdim=True)
@@ -80,8 +83,9 @@ class _ScoredSquare(SquareAttack):
         logits = isolated_logits(self.predict, x)
         right = correct_rows(logits, y)
         others = logits.scatter(1, y[:, None], -torch.inf).max(dim=1).values
-        lead = logits.gather(1, y[:, None]).squeeze(1) - others
-        lead = torch.where(right, lead.clamp_min(_TIE), torch.nan_to_num(lead, nan=-1.0).clamp_max(-_TIE))
+        # SquareAttack multiplies leads by 0, so that an infinite one would end the attack on the image
+        lead = torch.nan_to_num(logits.gather(1, y[:, None]).squeeze(1) - others, nan=-1.0)
+        lead = torch.where(right, lead.clamp_min(_TIE), lead.clamp_max(-_TIE))
         return lead, lead.clone()
 
 

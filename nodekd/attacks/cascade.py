@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nodekd.attacks.frozen import frozen
-from nodekd.attacks.spec import Attack, check_images, correct, craft
+from nodekd.attacks.spec import Attack, check_images, correct, craft, described
 from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
 from nodekd.shapes import Images, Labels
@@ -193,10 +193,10 @@ def _check_columns(
     if len(set(columns)) < len(columns):
         raise AttackError(f"columns must have different names, but got {', '.join(columns)}; rename an attack.")
     for name, stored in [*pool.items(), ("carried_images", images if carried_images is None else carried_images)]:
-        if stored.shape != images.shape or stored.dtype != images.dtype:
+        if not isinstance(stored, Tensor) or stored.shape != images.shape or stored.dtype != images.dtype:
             raise AttackError(
                 f"{name} must hold {tuple(images.shape)} {images.dtype} as the clean images do, "
-                f"but got {tuple(stored.shape)} {stored.dtype}."
+                f"but got {described(stored)}."
             )
     if carried is not None and (carried.shape != (len(images),) or carried.dtype != torch.bool):
         raise AttackError(f"carried must be ({len(images)},) bool, but got {tuple(carried.shape)} {carried.dtype}.")

@@ -12,6 +12,7 @@ from nodekd import scoring, streams
 from nodekd.attacks import autoattack
 from nodekd.attacks.frozen import frozen
 from nodekd.attacks.gradient import LOSSES, Distance, distance_from, fgsm, pgd
+from nodekd.attacks.isolation import isolated_logits
 from nodekd.attacks.noise import sign_noise
 from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
@@ -209,7 +210,7 @@ def _craft_feature_distance(attack: Attack, batch: Batch) -> Images:
     """Climb the distance of the model's output, which are features, from what it was; the judge alone decides."""
     generator = streams.generator(batch.seed, "start")
     with torch.no_grad():
-        features = batch.model(batch.images)
+        features = isolated_logits(batch.model, batch.images)  # as `pgd` asks for them: a failure stays alone
     trace = pgd(
         batch.model,
         batch.images,
@@ -263,6 +264,7 @@ _METHODS: dict[str, _Algorithm] = {
 FGSM = Attack("fgsm", "fgsm", loss="cross-entropy")
 PGD_20 = Attack("pgd-20", "pgd", loss="cross-entropy", steps=20, step_size=0.125, random_start=True, restarts=1)
 PGD_10_CE = Attack("pgd-10-ce", "pgd", loss="cross-entropy", steps=10, step_size=0.25, random_start=True, restarts=1)
+PGD_20_MARGIN = Attack("pgd-20-margin", "pgd", loss="margin", steps=20, step_size=0.125, random_start=True, restarts=1)
 PGD_10_MARGIN = Attack("pgd-10-margin", "pgd", loss="margin", steps=10, step_size=0.25, random_start=True, restarts=1)
 APGD_CE = Attack("apgd-ce", "apgd", steps=100, restarts=1)
 APGD_T = Attack("apgd-t", "apgd-targeted", steps=100, restarts=1, targets=3)
@@ -271,18 +273,6 @@ FAB_T = Attack("fab-t", "fab-targeted", steps=100, restarts=1, targets=9)
 SQUARE = Attack("square", "square", queries=1000, restarts=1, rescaled=True)
 SQUARE_5000 = Attack("square-5000", "square", queries=5000, restarts=1, rescaled=False)
 SIGN_NOISE = Attack("sign-noise", "sign-noise", draws=20)
-
-SCREEN = (FGSM, PGD_10_CE, PGD_10_MARGIN, SIGN_NOISE)
-"""The robustness stage's cheapest attacks, for a first look at many networks: an upper bound, and no more."""
-
-STANDARD = (FGSM, PGD_20, APGD_CE, APGD_T)
-"""The robustness stage's attacks, cheap to dear."""
-
-AUTOATTACK = (APGD_CE, APGD_T_9, FAB_T, SQUARE_5000)
-"""The standard set of AutoAttack, in its order."""
-
-FULL = (FGSM, PGD_20, *AUTOATTACK)
-"""The standard set after two cheap attacks, for the front and its baselines."""
 
 PROXY = (PGD_10_CE, PGD_10_MARGIN)
 """The search's gradient attacks (S16); the stage adds noise, stored images and the finer solver."""
@@ -319,6 +309,7 @@ def run(
     """
     check_images(images, labels, batch_size)
     judge = model if judge is None else judge
+    images = images.detach()  # a caller's graph would grow through every step
     with frozen(model, judge):
         found = images.clone()
         rows = correct(judge, images, labels, batch_size).nonzero().flatten()
@@ -356,18 +347,24 @@ def correct(model: nn.Module, images: Images, labels: Labels, batch_size: int) -
     return scoring.correct(model, images, labels, batch_size)
 
 
+def described(value: object) -> str:
+    """Say what was got where a tensor of a shape and type was asked for."""
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
 def check_images(images: Images, labels: Labels, batch_size: int) -> None:
     """Refuse what no attack can work on.
 
     Raises:
         AttackError: If images are not (n c h w) float32 in [0, 1], labels not (n,) int64, or the batch size not >= 1.
     """
-    if images.dim() != 4 or images.dtype != torch.float32:
-        raise AttackError(f"images must be (n c h w) float32, but got {tuple(images.shape)} {images.dtype}.")
-    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+    if not isinstance(images, Tensor) or images.dim() != 4 or images.dtype != torch.float32:
+        raise AttackError(f"images must be (n c h w) float32, but got {described(images)}.")
+    if len(images) > 0 and images.numel() == 0:
+        raise AttackError(f"images must hold at least one pixel, but got {described(images)}.")
+    if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise AttackError(
-            f"labels must be ({len(images)},) int64 as there are {len(images)} images, "
-            f"but got {tuple(labels.shape)} {labels.dtype}."
+            f"labels must be ({len(images)},) int64 as there are {len(images)} images, but got {described(labels)}."
         )
     if batch_size < 1:
         raise AttackError(f"`batch_size >= 1` must hold, but got batch_size={batch_size}.")

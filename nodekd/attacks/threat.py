@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import final
 
 import torch
@@ -35,6 +36,8 @@ class Threat:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise AttackError(f"norm must be one of {', '.join(NORMS)}, but got {self.norm!r}.")
+        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, Real):
+            raise AttackError(f"epsilon must be a number, but got {self.epsilon!r}.")
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):
             raise AttackError(f"`0 < epsilon` must hold, but got epsilon={self.epsilon}.")
         if self.norm == "linf" and self.epsilon > 1:

@@ -29,7 +29,7 @@ class Preflight:
     """P3: largest distance between the softmax rows' logits of repeated forwards, each row scaled to length 1."""
     batch: float
     """P4: largest change of a logit between an image alone, in its batch and in a shuffled one, in units of the
-    logits' standard deviation."""
+    logits' standard deviation; solves that fail in a batch are repeated alone, as in scoring."""
     batch_flips: int
     """P4: images whose prediction changes with that."""
     is_softmax: bool
@@ -68,13 +68,13 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
         with counted_gradients() as counter:
             logits = model(images)
         repeats = [_unit_rows(model(images)) for _ in range(REPEATS)]
+        scored = logits_of(model, images)
         alone = torch.cat([model(image[None]) for image in images])
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).to(images.device)
         shuffled = torch.empty_like(logits)
-        shuffled[order] = model(images[order])
-        scored = logits_of(model, images)
-    moved = torch.stack([alone - logits, shuffled - logits]).abs().amax()
-    flips = (alone.argmax(dim=1) != logits.argmax(dim=1)) | (shuffled.argmax(dim=1) != logits.argmax(dim=1))
+        shuffled[order] = logits_of(model, images[order])
+    moved = torch.nan_to_num(torch.stack([alone - scored, shuffled - scored])).abs().amax()
+    flips = (_classes(alone) != _classes(scored)) | (_classes(shuffled) != _classes(scored))
     spread = torch.nan_to_num(scored).std()
     return Preflight(
         training_modules=training,
@@ -90,12 +90,18 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
 
 
 def _unit_rows(logits: Logits) -> Tensor:
+    logits = torch.nan_to_num(logits)
     return logits / logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
+def _classes(logits: Logits) -> Tensor:
+    return torch.where(torch.isfinite(logits).all(dim=1), logits.argmax(dim=1), -1)
+
+
 def _is_softmax(logits: Logits) -> bool:
-    inside = bool(((logits >= 0) & (logits <= 1)).all())
-    return inside and bool(((logits.sum(dim=1) - 1).abs() < 1e-4).all())
+    finite = logits[torch.isfinite(logits).all(dim=1)]
+    inside = len(finite) > 0 and bool(((finite >= 0) & (finite <= 1)).all())
+    return inside and bool(((finite.sum(dim=1) - 1).abs() < 1e-4).all())
 
 
 def _is_saturated(logits: Logits) -> bool:

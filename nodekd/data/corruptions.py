@@ -1,9 +1,12 @@
 """Noise on test images: our own, for every data set, and the stored files of CIFAR-10-C and CIFAR-100-C.
 
+Our own is corruption-like: made after the published corruptions, but not the published images.
+
 Corrupted images are ordinary images in [0, 1]. Networks normalise them with the training set's statistics; the
 statistics of the corrupted images, which flatter every network, are never looked at.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,14 +29,31 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 LEVELS: Mapping[str, tuple[float, ...]] = {
     "gaussian": (0.04, 0.06, 0.08, 0.09, 0.10),
+    "uniform": (0.04, 0.06, 0.08, 0.09, 0.10),
     "shot": (500.0, 250.0, 100.0, 75.0, 50.0),
     "impulse": (0.01, 0.02, 0.03, 0.05, 0.07),
     "speckle": (0.06, 0.10, 0.12, 0.16, 0.20),
+    "blur": (0.4, 0.6, 0.7, 0.8, 1.0),
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
 }
-"""CIFAR-10-C's constant c of each noise, by severity; what c means stands at `corrupted`."""
+"""CIFAR-10-C's constant c of each noise, by severity; uniform, which it does not have, is as wide as gaussian. What c
+means stands at `corrupted`."""
 
 NOISES = tuple(LEVELS)
 """Kinds of noise, by the word under `probes.noise`."""
+
+DETERMINISTIC = ("blur", "contrast")
+"""Kinds that draw nothing: every draw gives the same image."""
+
+PUBLISHED: Mapping[str, str] = {
+    "gaussian": "gaussian_noise",
+    "shot": "shot_noise",
+    "impulse": "impulse_noise",
+    "speckle": "speckle_noise",
+    "blur": "gaussian_blur",
+    "contrast": "contrast",
+}
+"""Kinds that the published corruptions hold too, and what those call them; uniform is ours alone."""
 
 FOLDERS: Mapping[str, str] = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 """Data sets with published corruption files, and the folder that their archive unpacks to."""
@@ -40,24 +61,31 @@ FOLDERS: Mapping[str, str] = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"
 STORED_SIZE = 32
 """Side of the stored images in pixels."""
 
+_BLUR_REACH = 4.0
+"""Standard deviations after which the blur's kernel is cut off, as in the published code."""
 
-def corrupted(images: Images, ids: Tensor, noise: str, severity: int, seed: int) -> Images:
-    """Add noise to images, the same to an image in whatever batch, order or company it comes.
+
+def corrupted(images: Images, ids: Tensor, noise: str, severity: int, seed: int, draw: int = 0) -> Images:
+    """Corrupt images, each in the same way in whatever batch, order or company it comes.
 
         gaussian   x + c z                 z ~ N(0, 1)
+        uniform    x + c z                 z ~ U(-sqrt(3), sqrt(3)), of variance 1
         shot       Poisson(c x) / c
         impulse    0 or 1 (half each) with probability c, else x
         speckle    x + c x z               z ~ N(0, 1)
+        blur       x convolved with a Gaussian of standard deviation c pixels, the border repeated
+        contrast   m + c (x - m)           m = mean of the channel over the image
 
-    each per pixel and channel, then cut to [0, 1]. gaussian, impulse and speckle draw the same z, resp. the same
-    pixels, at every severity.
+    each per pixel and channel, then cut to [0, 1]. gaussian, uniform, impulse and speckle draw the same z, resp. the
+    same pixels, at every severity; blur and contrast draw nothing.
 
     Args:
         images: Clean images (b c h w) in [0, 1].
-        ids: (b,) number of each image in the whole data set; with the seed, it names the image's random stream.
+        ids: (b,) number of each image in the whole data set; with seed and draw, it names the image's random stream.
         noise: A name of `NOISES`.
         severity: 1 to 5.
         seed: Root seed of all noise.
+        draw: Which of several independent draws, >= 0.
 
     Returns:
         Images (b c h w) in [0, 1], drawn on the CPU, so equal on every device.
@@ -67,7 +95,7 @@ def corrupted(images: Images, ids: Tensor, noise: str, severity: int, seed: int)
 
     Source:
         [hendrycks2019benchmarking] and the authors' code for CIFAR-10-C, with its constants. They round down to 8 bits
-        and draw from one stream; we do neither.
+        and draw from one stream; we do neither. uniform is ours.
     """
     level = _level(noise, severity)
     if ids.shape != (len(images),):
@@ -75,12 +103,16 @@ def corrupted(images: Images, ids: Tensor, noise: str, severity: int, seed: int)
     rule = _RULES[noise]
     noisy = images.detach().cpu().clone()
     for row, number in enumerate(ids.tolist()):
-        noisy[row] = rule(noisy[row], level, streams.generator(seed, "noise", noise, number))
+        noisy[row] = rule(noisy[row], level, streams.generator(seed, "noise", noise, number, draw))
     return noisy.clamp_(0.0, 1.0).to(images.device)
 
 
 def _gaussian(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
     return image + level * torch.randn(image.shape, generator=generator)
+
+
+def _uniform(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    return image + level * math.sqrt(3.0) * (2.0 * torch.rand(image.shape, generator=generator) - 1.0)
 
 
 def _shot(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
@@ -97,11 +129,29 @@ def _speckle(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
     return image + level * image * torch.randn(image.shape, generator=generator)
 
 
+def _blur(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    del generator
+    radius = int(_BLUR_REACH * level + 0.5)
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / level) ** 2)
+    kernel = (weights / weights.sum()).to(image.dtype)
+    wide = F.pad(image[:, None], (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(F.conv2d(wide, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
+
+
+def _contrast(image: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    del generator
+    mean = image.mean(dim=(1, 2), keepdim=True)
+    return mean + level * (image - mean)
+
+
 _RULES: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
     "gaussian": _gaussian,
+    "uniform": _uniform,
     "shot": _shot,
     "impulse": _impulse,
     "speckle": _speckle,
+    "blur": _blur,
+    "contrast": _contrast,
 }
 
 
@@ -167,7 +217,22 @@ class CorruptionFiles:
             )
 
 
-def open_corruptions(root: Path | str, name: str, noises: Sequence[str] = NOISES) -> CorruptionFiles:
+def published_name(noise: str) -> str:
+    """Return what the published corruptions call a kind of noise.
+
+    Raises:
+        DataError: If the kind is unknown, or ours alone.
+    """
+    _level(noise, 1)
+    if noise not in PUBLISHED:
+        raise DataError(
+            f"no corruption of images was published as {noise!r}, only {', '.join(PUBLISHED)}; take it out of "
+            f"probes.noise, or leave probes.corruption_root out for our own noise."
+        )
+    return PUBLISHED[noise]
+
+
+def open_corruptions(root: Path | str, name: str, noises: Sequence[str] = tuple(PUBLISHED)) -> CorruptionFiles:
     """Open the stored corruptions of a data set and check their layout, reading labels only.
 
     Args:
@@ -182,7 +247,7 @@ def open_corruptions(root: Path | str, name: str, noises: Sequence[str] = NOISES
         DataError: If the data set has no such files, or they are missing, damaged or laid out in another way.
 
     Source:
-        [hendrycks2019benchmarking]; 5 severities of 10 000 test images in one array, and `labels.npy` beside it.
+        [hendrycks2019benchmarking]: 5 severities of 10 000 test images in one array, and `labels.npy` beside it.
     """
     if name not in FOLDERS:
         raise DataError(
@@ -190,7 +255,7 @@ def open_corruptions(root: Path | str, name: str, noises: Sequence[str] = NOISES
             f"leave probes.corruption_root out, and our own noise is used."
         )
     for noise in noises:
-        _level(noise, 1)
+        published_name(noise)
     folder = _folder(Path(root).expanduser(), name, noises)
     labels = _stored_labels(folder, name, noises)
     arrays = {noise: _stored_pixels(folder / _file(noise), 5 * len(labels), name, noises) for noise in noises}
@@ -198,7 +263,7 @@ def open_corruptions(root: Path | str, name: str, noises: Sequence[str] = NOISES
 
 
 def _file(noise: str) -> str:
-    return f"{noise}_noise.npy"
+    return f"{published_name(noise)}.npy"
 
 
 def _folder(root: Path, name: str, noises: Sequence[str]) -> Path:

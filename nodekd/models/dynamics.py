@@ -47,15 +47,17 @@ class TimeConv(nn.Module):
             nn.init.uniform_(self.time.weight, -bound, bound)
 
     def forward(self, t: float | Tensor, y: State) -> State:
-        """Map (b c h w) to (b c h w)."""
+        """Map (b c h w) to (b c h w); t is one time for all, or (b,)."""
         out = self.state(y)
         if self.time is None:
             return out
         ones = y.new_ones(1, 1, *y.shape[2:])
         response = F.conv2d(ones, self.time.weight, padding=1)
-        if isinstance(t, Tensor):
+        if not isinstance(t, Tensor):
+            return torch.add(out, response, alpha=t)
+        if t.dim() == 0:
             return out + t.to(y.dtype) * response
-        return torch.add(out, response, alpha=t)
+        return torch.addcmul(out, t.to(y.dtype).view(-1, 1, 1, 1), response)
 
 
 @final
@@ -79,7 +81,7 @@ class PlainDynamics(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, t: float | Tensor, y: State) -> State:
-        """Return dy/dt, (b c h w) like y."""
+        """Return dy/dt, (b c h w) like y; t is one time for all, or (b,)."""
         out = self.conv1(t, torch.relu(self.norm1(y)))
         out = self.conv2(t, torch.relu(self.norm2(out)))
         return self.norm3(out)
@@ -103,7 +105,7 @@ class BlockDynamics(nn.Module):
         self.gain = Gain() if gain else None
 
     def forward(self, t: float | Tensor, y: State) -> State:
-        """Return dy/dt, (b c h w) like y."""
+        """Return dy/dt, (b c h w) like y; t is one time for all, or (b,)."""
         slope = self.f(t, y)
         if self.gain is not None:
             slope = self.gain.value() * slope

@@ -6,8 +6,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from nodekd.ode.adaptive_rows import solve_rows
 from nodekd.ode.integrator import Integrator
-from nodekd.ode.solve import Status, solve
+from nodekd.ode.solve import Status, solve, status_of
 from nodekd.shapes import State
 
 
@@ -17,9 +18,11 @@ class Path:
     """Some states of one solve."""
 
     states: tuple[State, ...]
-    """y at equally spaced times, the last at the horizon; NaN from where the solve failed on."""
+    """y at equally spaced times, the last at the horizon; NaN from where the solve, or that of a row, failed on."""
     evaluations: int
-    """Evaluations of f in the forward solve."""
+    """Evaluations of f in the forward solve: what the batch waits for."""
+    mean_evaluations: float
+    """Mean over the images of what each needs; see `Solution`."""
     status: Status
 
 
@@ -29,7 +32,8 @@ def solve_path(field: nn.Module, state: State, integrator: Integrator, times: in
     Steps that are fixed and differentiated directly are solved once and read in passing, so that the last state is
     bit for bit that of `solve`. All other solves end and begin anew at each of the times, for the adjoint gives a
     gradient to a solve's end alone: there, the last state is that of `solve` up to the tolerance (fixed steps:
-    rounding). At `times=1` all are `solve` itself. The cap on evaluations counts for all pieces together.
+    rounding). At `times=1` all are `solve` itself. The cap on evaluations counts for all pieces together, image by
+    image where steps are chosen per image.
 
     Args:
         field: Module f(t, y).
@@ -47,11 +51,14 @@ def solve_path(field: nn.Module, state: State, integrator: Integrator, times: in
         )
     if times == 1:
         solution = solve(field, state, integrator)
-        return Path((solution.state,), solution.evaluations, solution.status)
+        return Path((solution.state,), solution.evaluations, solution.mean_evaluations, solution.status)
     if integrator.evaluations is not None and integrator.gradient == "direct":
         watched = _Watched(field, every=integrator.evaluations // times)
         solution = solve(watched, state, integrator)
-        return Path((*watched.seen, solution.state), solution.evaluations, solution.status)
+        states = (*watched.seen, solution.state)
+        return Path(states, solution.evaluations, solution.mean_evaluations, solution.status)
+    if integrator.error_control == "image":
+        return _solve_row_pieces(field, state, integrator, times)
     return _solve_pieces(field, state, integrator, times)
 
 
@@ -102,9 +109,26 @@ def _solve_pieces(field: nn.Module, state: State, integrator: Integrator, times:
             return _failed(states, state, times, evaluations, solution.status)
         state = solution.state
         states.append(state)
-    return Path(tuple(states), evaluations, Status.SOLVED)
+    return Path(tuple(states), evaluations, float(evaluations), Status.SOLVED)
+
+
+def _solve_row_pieces(field: nn.Module, state: State, integrator: Integrator, times: int) -> Path:
+    """Solve piece by piece; an image that fails stays NaN, and the others go on."""
+    piece = replace(integrator, horizon=integrator.horizon / times)
+    left = torch.full((len(state),), integrator.max_evaluations)
+    states: list[Tensor] = []
+    evaluations, mean, status = 0, 0.0, Status.SOLVED
+    for number in range(times):
+        rows = solve_rows(_Later(field, number * piece.horizon), state, piece, left)
+        left = left - rows.evaluations
+        state = rows.state
+        states.append(state)
+        evaluations += rows.largest
+        mean += rows.mean
+        status = status_of(rows) if status is Status.SOLVED else status
+    return Path(tuple(states), evaluations, mean, status)
 
 
 def _failed(states: list[Tensor], like: State, times: int, evaluations: int, status: Status) -> Path:
     missing = (torch.full_like(like, torch.nan) for _ in range(times - len(states)))
-    return Path((*states, *missing), evaluations, status)
+    return Path((*states, *missing), evaluations, float(evaluations), status)

@@ -73,11 +73,13 @@ class StudentConfig:
 class OdeStudent(nn.Module):
     """A classifier whose middle is the flow of an ODE.
 
-    After each forward, `nfe` holds the evaluations of that forward's solves and `status` how they ended. A solve that
-    fails gives NaN logits for its batch.
+    After each forward, `nfe` holds the evaluations of that forward's solves, which the batch waited for, `mean_nfe`
+    what an image needed on average, and `status` how the solves ended. A solve that fails gives NaN logits for its
+    batch or, where steps are chosen per image, for its image.
     """
 
     nfe: int
+    mean_nfe: float
     status: Status
 
     def __init__(
@@ -90,7 +92,7 @@ class OdeStudent(nn.Module):
         self.blocks = nn.ModuleList(_dynamics(config) for _ in range(config.blocks))
         self.head = build_head(config.channels, classes, config.norm)
         draw_damping(self)
-        self.nfe = 0
+        self.nfe, self.mean_nfe = 0, 0.0
         self.status = Status.SOLVED
 
     def forward(self, images: Images) -> Logits:
@@ -115,21 +117,23 @@ class OdeStudent(nn.Module):
         return self._path(self.stem(self.normalise(images)), times)
 
     def _path(self, state: State, times: int) -> tuple[State, ...]:
-        self.nfe = 0
+        self.nfe, self.mean_nfe = 0, 0.0
         self.status = Status.SOLVED
         states = (state,)
         for number, dynamics in enumerate(self.blocks, start=1):
             path = solve_path(dynamics, states[-1], self.integrator, times if number == len(self.blocks) else 1)
             states = path.states
             self.nfe += path.evaluations
+            self.mean_nfe += path.mean_evaluations
             if path.status is not Status.SOLVED:
-                self.status = path.status
-                return (*states, *(states[-1],) * (times - len(states)))
+                self.status = path.status if self.status is Status.SOLVED else self.status
+                if self.integrator.error_control == "batch":
+                    return (*states, *(states[-1],) * (times - len(states)))
         return states
 
     def with_direct_gradient(self) -> Self:
         """Return the same network with exact gradients through its steps, for whoever differentiates by the images."""
-        return self.with_integrator(replace(self.integrator, gradient="direct"))
+        return self.with_integrator(replace(self.integrator, gradient="direct", adjoint_steps=None))
 
     def with_integrator(self, integrator: Integrator) -> Self:
         """Return the same network, sharing every weight, solved another way."""
@@ -207,6 +211,9 @@ def parameter_count(model: nn.Module) -> int:
 
 @torch.no_grad()
 def forward_evaluations(model: OdeStudent, images: Images) -> float:
-    """Return the evaluations of f in the forward solve of a batch; adaptive solvers treat it as one system."""
+    """Return the evaluations of f in the forward solve of an image: with steps per image, their mean over the batch.
+
+    An adaptive solver that takes the batch as one system needs the same number for all, which depends on the batch.
+    """
     model(images[:1] if model.integrator.fixed else images)
-    return float(model.nfe)
+    return model.mean_nfe

@@ -84,12 +84,13 @@ def solve_fixed(field: Field, state: Tensor, *, solver: str, horizon: float, ste
     for step in range(steps):
         slopes: list[Tensor] = []
         for node, row in zip(table.nodes, table.stages, strict=True):
-            slopes.append(field((step + node) * step_size, _advance(state, slopes, row, step_size)))
-        state = _advance(state, slopes, table.weights, step_size)
+            slopes.append(field((step + node) * step_size, advance(state, slopes, row, step_size)))
+        state = advance(state, slopes, table.weights, step_size)
     return state
 
 
-def _advance(state: Tensor, slopes: list[Tensor], weights: tuple[float, ...], step_size: float) -> Tensor:
+def advance(state: Tensor, slopes: list[Tensor], weights: tuple[float, ...], step_size: float) -> Tensor:
+    """Return state + step_size * sum of the weighted slopes, all of one shape; weights of 0 cost nothing."""
     for slope, weight in zip(slopes, weights, strict=True):
         if weight:
             state = torch.add(state, slope, alpha=weight * step_size)

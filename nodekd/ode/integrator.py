@@ -4,7 +4,7 @@ Loads no torch, so that a search space can check it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 FIXED: dict[str, int] = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "rk4_classic": 4}
@@ -14,6 +14,7 @@ ADAPTIVE: tuple[str, ...] = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive
 """Adaptive solvers, by their torchdiffeq names."""
 
 Gradient = Literal["direct", "adjoint"]
+ErrorControl = Literal["batch", "image"]
 
 
 @final
@@ -37,6 +38,10 @@ class Integrator:
     """Euler steps of the adjoint's way back; None goes back as the solve went forth. Few make the gradient wrong."""
     max_evaluations: int = 200
     """Cap on the evaluations of one adaptive solve; a solve that needs more ends with a status (S14)."""
+    error_control: ErrorControl = "batch"
+    """What an adaptive solver chooses its steps for: `batch` takes all images as one system, so that an answer depends
+    on batch mates; `image` solves every image as if alone, with a cap of its own (S23). Fixed steps depend on neither
+    and say `batch`; an adjoint cannot be solved per image."""
 
     def __post_init__(self) -> None:
         if self.solver not in FIXED and self.solver not in ADAPTIVE:
@@ -52,6 +57,13 @@ class Integrator:
             )
         if self.max_evaluations < 1:
             raise ValueError(f"`max_evaluations >= 1` must hold, but got {self.max_evaluations}.")
+        if self.error_control not in ("batch", "image"):
+            raise ValueError(f"`error_control` must be batch or image, but got {self.error_control!r}.")
+        if self.error_control == "image" and (self.fixed or self.gradient != "direct"):
+            raise ValueError(
+                "`error_control: image` needs an adaptive solver with gradient direct, "
+                f"but got {self.solver} with gradient {self.gradient}; choose batch."
+            )
         self._check_discretisation()
 
     def _check_discretisation(self) -> None:
@@ -131,3 +143,13 @@ def finer(integrator: Integrator) -> Integrator:
     evaluations = integrator.evaluations or 32
     steps = max(4, -(-evaluations // 2), math.ceil(4 * integrator.horizon))
     return Integrator(solver="rk4_classic", horizon=integrator.horizon, steps=steps)
+
+
+def per_image(integrator: Integrator) -> Integrator:
+    """Return the same solve with steps chosen for every image by itself, where it can be: see `error_control`.
+
+    Fixed steps are the same for every image anyway, and an adjoint stays as it is.
+    """
+    if integrator.fixed or integrator.gradient != "direct":
+        return integrator
+    return replace(integrator, error_control="image")

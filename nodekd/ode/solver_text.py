@@ -14,7 +14,7 @@ def parse_solver(text: str, horizon: float) -> Integrator:
         horizon: T > 0.
 
     Returns:
-        The integrator, with direct gradients; an adaptive one may use up to `CAP` evaluations.
+        The integrator, with direct gradients; an adaptive one chooses its steps per image, up to `CAP` evaluations.
 
     Raises:
         ValueError: If the text has another form, the solver is unknown, or the number does not fit it.
@@ -24,7 +24,7 @@ def parse_solver(text: str, horizon: float) -> Integrator:
         raise ValueError(f"the solver must be one of {', '.join([*FIXED, *ADAPTIVE])}, but got {text!r}.")
     if solver in ADAPTIVE:
         rtol = _number(number, solver, text)
-        return Integrator(solver, horizon, None, rtol, rtol, max_evaluations=CAP)
+        return Integrator(solver, horizon, None, rtol, rtol, max_evaluations=CAP, error_control="image")
     evaluations = _number(number, solver, text)
     if not evaluations.is_integer():
         raise ValueError(f"{_form(solver)}, but got {text!r}.")

@@ -1,7 +1,8 @@
 """Loss and margin around the images, along the direction in which an attack would go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, final
 
 import torch
@@ -126,8 +127,8 @@ def line(
     return Line(
         epsilon=epsilon,
         distances=distances,
-        loss=_quartiles(losses),
-        margin=_quartiles(margins),
+        loss=quartiles(losses),
+        margin=quartiles(margins),
         flat=float((towards == 0).flatten(1).all(dim=1).double().mean()),
         failures=tuple(int((~torch.isfinite(logits).all(dim=1)).sum()) for logits in seen),
     )
@@ -174,13 +175,53 @@ def surface(
     place = _Place(network, threat, labels, batch_size)
     check_images(images, labels, batch_size)
     with frozen(network):
-        towards, aside = place.attack_direction(images), _random_direction(images, threat, seed)
+        towards, aside = place.attack_direction(images), random_direction(images, threat, seed)
 
         def loss(a: float, b: float) -> float:
             moved = (images + epsilon * (a * towards + b * aside)).clamp_(0.0, 1.0)
             return mean_finite(cross_entropy(place.logits(moved), labels, labels))
 
         return Surface(axis, tuple(tuple(loss(a, b) for b in axis) for a in axis))
+
+
+@final
+@dataclass(frozen=True)
+class Around:
+    """Every image at m changed places; NaN where the solve fails."""
+
+    loss: Tensor
+    """(m n) cross-entropy in nats."""
+    margin: Tensor
+    """(m n) lead of the true class over the best other one, in standard deviations of the clean image's logits."""
+
+
+@torch.no_grad()
+def around(
+    network: nn.Module, images: Images, labels: Labels, changes: Iterable[Images], *, batch_size: int = 256
+) -> Around:
+    """Look at clip(x + change) for every image x and each of several changes.
+
+    Args:
+        network: Any network; left exactly as it was, like the global random state.
+        images: Clean images (n c h w) float32 in [0, 1], at least one.
+        labels: True classes (n,).
+        changes: m times (n c h w), at least once; taken as they are needed, so that not all are in memory at a time.
+        batch_size: Images in one forward; few images are looked at under several changes at once.
+
+    Returns:
+        Loss and margin of every image at every change.
+
+    Raises:
+        AttackError: If images, labels or batch size are not as above.
+    """
+    check_images(images, labels, batch_size)
+    with frozen(network):
+        scale = logit_scale(_logits(network, images, batch_size))
+        seen = list(_logits_around(network, images, changes, batch_size))
+    return Around(
+        loss=torch.stack([_or_nan(logits, cross_entropy(logits, labels, scale)) for logits in seen]),
+        margin=torch.stack([_or_nan(logits, -margin(logits, labels, scale)) for logits in seen]),
+    )
 
 
 @final
@@ -192,11 +233,27 @@ class _Place:
     batch_size: int
 
     def logits(self, images: Images) -> Logits:
-        return torch.cat([isolated_logits(self.network, batch) for batch in images.split(self.batch_size)])
+        return _logits(self.network, images, self.batch_size)
 
     def attack_direction(self, images: Images) -> Images:
         pairs = zip(images.split(self.batch_size), self.labels.split(self.batch_size), strict=True)
         return torch.cat([self.threat.direction(_gradient(self.network, x, y)) for x, y in pairs])
+
+
+def _logits(network: nn.Module, images: Images, batch_size: int) -> Logits:
+    return torch.cat([isolated_logits(network, batch) for batch in images.split(batch_size)])
+
+
+def _logits_around(network: nn.Module, images: Images, changes: Iterable[Images], batch_size: int) -> Iterator[Logits]:
+    """Yield the logits (n k) under each change."""
+    together, left = max(1, batch_size // max(1, len(images))), iter(changes)
+    while group := list(islice(left, together)):
+        moved = torch.cat([images + change for change in group]).clamp_(0.0, 1.0)
+        yield from _logits(network, moved, batch_size).split(len(images))
+
+
+def _or_nan(logits: Logits, values: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(logits).all(dim=1), values, torch.nan)
 
 
 def _gradient(network: nn.Module, images: Images, labels: Labels) -> Images:
@@ -206,7 +263,8 @@ def _gradient(network: nn.Module, images: Images, labels: Labels) -> Images:
     return ascent_gradient(values, x)
 
 
-def _random_direction(images: Images, threat: Threat, seed: int) -> Images:
+def random_direction(images: Images, threat: Threat, seed: int) -> Images:
+    """Return random signs (n c h w), one set per image; under `l2` scaled to length 1. Drawn on the CPU."""
     generator = streams.generator(seed, "landscape", "random direction")
     signs = torch.randint(0, 2, images.shape, generator=generator, dtype=torch.int8).to(images) * 2.0 - 1.0
     return threat.direction(signs)
@@ -218,8 +276,8 @@ def _axis(first: float, last: float, points: int, images: Images) -> tuple[float
     return tuple(first + (last - first) * index / (points - 1) for index in range(points))
 
 
-def _quartiles(values: Sequence[Tensor]) -> Quartiles:
-    """Summarise (n,) values at every distance over the images whose value is finite."""
+def quartiles(values: Sequence[Tensor] | Tensor) -> Quartiles:
+    """Summarise (n,) values at every distance over the images whose value is finite; NaN where there are none."""
     q25, median, q75 = (tuple(_quantile(row, q) for row in values) for q in (0.25, 0.5, 0.75))
     return Quartiles(q25, median, q75)
 

@@ -33,7 +33,7 @@ class SolverRow:
     disagreement: float
     """Share of all images whose class differs from that under the student's own integrator."""
     nfe: float
-    """Evaluations of f in the forward solve of the first batch, over all blocks."""
+    """Evaluations of f in the forward solve of an image, mean over the first batch, over all blocks."""
 
     def record(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -54,7 +54,7 @@ def solver_table(
         images: (n c h w) in [0, 1], at least one.
         labels: (n,).
         integrators: The other ways to solve it; see `nodekd.ode.solver_text.parse_solver`.
-        batch_size: Images in one forward; adaptive solvers treat a batch as one system.
+        batch_size: Images in one forward.
 
     Returns:
         One row per integrator, in their order.

@@ -85,8 +85,7 @@ def trajectory(
     Raises:
         ValueError: If times < 1 or there is no image.
     """
-    if times < 1 or len(images) == 0:
-        raise ValueError(f"`times >= 1` and at least one image are needed, but got {times} and {len(images)} images.")
+    _check(times, images)
     grid = followed(student.integrator, times)
     generator = streams.generator(seed, "trajectory", "perturbation")
     with frozen(student):
@@ -109,10 +108,58 @@ def trajectory(
     )
 
 
+@final
+@dataclass(frozen=True)
+class Norms:
+    """How large states and slopes are on the way, image by image; NaN where they leave the finite numbers."""
+
+    times: tuple[float, ...]
+    """(m,) as `Trajectory.times`."""
+    state: Tensor
+    """(n m) ||h(t)||; at time 0 the stem's output."""
+    speed: Tensor
+    """(n m) ||f(t, h(t))||."""
+    solver: str
+    """Fixed solver that was used."""
+    steps: int
+    """Its steps per block."""
+
+
+@torch.no_grad()
+def norms_along(student: OdeStudent, images: Images, times: int = 16, *, batch_size: int = 256) -> Norms:
+    """Follow every image through every ODE block on the grid of `trajectory`, keeping norms alone.
+
+    Args:
+        student: Trained student; left exactly as it was, like the global random state.
+        images: (n c h w) in [0, 1], at least one.
+        times: Intervals of each block at whose ends norms are kept, >= 1.
+        batch_size: Images followed at once.
+
+    Returns:
+        Norms per image and time.
+
+    Raises:
+        ValueError: If times < 1 or there is no image.
+    """
+    _check(times, images)
+    grid = followed(student.integrator, times)
+    with frozen(student):
+        walks = [
+            _through(student, student.stem(student.normalise(batch)), grid, times) for batch in images.split(batch_size)
+        ]
+    return Norms(
+        times=_times(len(student.blocks), grid.horizon, times),
+        state=torch.cat([norms for _, _, norms, _ in walks]),
+        speed=torch.cat([speeds for _, _, _, speeds in walks]),
+        solver=grid.solver,
+        steps=_steps(grid),
+    )
+
+
 def followed(integrator: Integrator, times: int) -> Integrator:
     """Return the fixed solve on which a trajectory with `times` intervals is followed; see `trajectory`."""
     base = integrator if integrator.fixed else finer(integrator)
-    return replace(base, steps=-(-_steps(base) // times) * times, gradient="direct")
+    return replace(base, steps=-(-_steps(base) // times) * times, gradient="direct", adjoint_steps=None)
 
 
 @final
@@ -130,23 +177,28 @@ class _Walk:
 
 def _walk(student: OdeStudent, images: Images, grid: Integrator, times: int, generator: torch.Generator) -> _Walk:
     start = student.stem(student.normalise(images))
-    dynamics = list(student.blocks)
-    state, lengths, norms, speeds = start, torch.zeros(len(images), device=start.device), [], []
-    for block in dynamics:
-        state, length, norm, speed = _block(block, state, grid, times)
-        lengths = lengths + length
-        norms.append(norm)
-        speeds.append(speed)
+    state, lengths, norms, speeds = _through(student, start, grid, times)
     own = isolated_logits(_Flow(student), start)
     growth, logit_growth = _growths(student, start, grid, generator)
     return _Walk(
         length=lengths / _norm(start),
-        norm=torch.cat(norms, dim=1),
-        speed=torch.cat(speeds, dim=1),
+        norm=norms,
+        speed=speeds,
         growth=growth,
         logit_growth=logit_growth,
         departure=_norm(state - own) / _norm(own),
     )
+
+
+def _through(student: OdeStudent, start: State, grid: Integrator, times: int) -> tuple[State, Tensor, Tensor, Tensor]:
+    """Return the last state (b c h w), the path length (b,), and norms and speeds (b m) of all blocks."""
+    state, lengths, norms, speeds = start, torch.zeros(len(start), device=start.device), [], []
+    for block in student.blocks:
+        state, length, norm, speed = _block(block, state, grid, times)
+        lengths = lengths + length
+        norms.append(norm)
+        speeds.append(speed)
+    return state, lengths, torch.cat(norms, dim=1), torch.cat(speeds, dim=1)
 
 
 def _block(field: nn.Module, state: State, grid: Integrator, times: int) -> tuple[State, Tensor, Tensor, Tensor]:
@@ -222,6 +274,11 @@ def _solved(field: Callable[[float | Tensor, State], State], state: State, grid:
 def _steps(integrator: Integrator) -> int:
     assert integrator.steps is not None, "a fixed integrator has steps"
     return integrator.steps
+
+
+def _check(times: int, images: Images) -> None:
+    if times < 1 or len(images) == 0:
+        raise ValueError(f"`times >= 1` and at least one image are needed, but got {times} and {len(images)} images.")
 
 
 def _norm(state: Tensor) -> Tensor:

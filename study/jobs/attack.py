@@ -1,77 +1,82 @@
 """Attack one trained network on one shard of one split, over ascending epsilons."""
 
-import hashlib
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nodekd.attacks.cascade import CARRIED, Survival, worst_case
-from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, SCREEN, STANDARD, Attack
+from nodekd.attacks.cascade import Survival, worst_case
+from nodekd.attacks.spec import APGD_CE, APGD_T, PROXY, Attack
 from nodekd.attacks.threat import Threat
+from nodekd.attacks.tiers import LONGER, SETS
+from nodekd.attacks.transfer import RECORD, pushed
 from nodekd.data.dataset import Split
+from nodekd.gradient_sources import through
 from nodekd.models.student import OdeStudent, forward_evaluations
 from nodekd.streams import seed_of
 from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import subset
-from study.jobs.survivors import IMAGES, read_pool, write_images, write_survivors
+from study.jobs.survivors import images_digest, read_broken, read_pool, write_images, write_survivors
 from study.jobs.work import Result, Work
 
 ATTACK_SETS: dict[str, tuple[Attack, ...]] = {
     "search-pool": PROXY,
     "front": (APGD_CE, APGD_T),
-    "screen": SCREEN,
-    "standard": STANDARD,
+    "longer": LONGER,
+    **SETS,
 }
-"""What is run for the stored images of the search, for the choice of the front (S18), and on test."""
+"""For the stored images of the search, for the choice of the front (S18), for networks that a check calls unreliable,
+and by tier on test."""
 
 
 def run_attack(work: Work) -> Result:
     """Write `survivors.npz` and, where asked, `adversarial.npz`; what is shown later is derived from these bits.
 
     The payload names the network's job, the split, subset and shard, the norm and epsilons, the set of attacks, the
-    pool (job keys by column name), the seed, and whether to keep the images.
+    pool (job keys by column name), jobs after which this one comes (what they broke is carried), the seed, and whether
+    to keep the images.
     """
     payload = work.payload
     split, rows = _images(work)
     images, labels, ids = split.images(rows), split.labels[rows], split.ids[rows]
     dataset = work.dataset("train", payload["split"])
     network = trained_network(work, payload["network"], dataset)
-    source = attack_source(work, payload["network"], network)
-    attacks = ATTACK_SETS[payload["attacks"]]
+    usual = attack_source(work, payload["network"], network)
+    looked = through(ATTACK_SETS[payload["attacks"]], network, usual or network, images, labels)
     folders = {name: work.ledger.folder(key) for name, key in payload["pool"].items()}
+    earlier = [work.ledger.folder(key) for key in payload["after"]]
     survivals: list[Survival] = []
+    made: list[Tensor] = []
     for index, epsilon in enumerate(payload["epsilons"]):
+        threat = Threat(payload["norm"], epsilon)
         before = survivals[-1] if survivals else None
-        # A network whose images others are shown is attacked afresh at every epsilon, with all the room it gives.
-        carry = before is not None and not payload["keep_images"]
         found = worst_case(
             network,
             images,
             labels,
-            Threat(payload["norm"], epsilon),
-            attacks,
-            source=source,
+            threat,
+            looked.attacks,
+            source=usual,
+            sources=looked.sources,
             seed=seed_of(payload["seed"], "attack", payload["split"], payload["shard"], index),
-            pool=read_pool(folders, ids, index),
-            carried=before.broken.any(dim=0) if before is not None and carry else None,
+            pool=read_pool(folders, ids, index, images, threat),
+            carried=_carried(before, [read_broken(folder, ids, index) for folder in earlier]),
+            carried_images=None if before is None else before.images,
         )
-        survivals.append(found if before is None or carry else also_broken_before(found, before))
+        survivals.append(found)
+        if payload["keep_images"]:
+            made.append(pushed(usual or network, images, labels, threat))
     write_survivors(work.folder, ids, labels, survivals)
     if payload["keep_images"]:
-        write_images(work.folder, ids, survivals)
-    return Result(metrics=_metrics(work, network, images, attacks, survivals, folders))
+        write_images(work.folder, ids, survivals, made)
+    return Result(metrics=_metrics(work, network, images, looked.attacks, survivals))
 
 
-def also_broken_before(found: Survival, before: Survival) -> Survival:
-    """Count what a smaller epsilon broke as broken at this one, too: its images lie in the larger ball."""
-    missed = before.broken.any(dim=0) & ~found.broken.any(dim=0)
-    broken = found.broken.clone()
-    broken[found.columns.index(CARRIED)] |= missed
-    images = torch.where(missed[:, None, None, None], before.images, found.images)
-    return replace(found, broken=broken, images=images)
+def _carried(before: Survival | None, earlier: Sequence[Tensor]) -> Tensor | None:
+    """Return what counts as broken from the start: at a smaller epsilon, or by the jobs before this one."""
+    broken = [*([before.broken.any(dim=0)] if before is not None else []), *earlier]
+    return torch.stack(broken).any(dim=0) if broken else None
 
 
 def _images(work: Work) -> tuple[Split, Any]:
@@ -86,7 +91,6 @@ def _metrics(
     images: Tensor,
     attacks: tuple[Attack, ...],
     survivals: list[Survival],
-    folders: dict[str, Path],
 ) -> dict[str, Any]:
     payload = work.payload
     correct = survivals[0].clean_correct
@@ -100,7 +104,10 @@ def _metrics(
         "epsilons": payload["epsilons"],
         "attacks": [attack.record() for attack in attacks],
         "attack_seed": payload["seed"],
-        "pool": {"columns": list(folders), "hash": _pool_hash(folders)},
+        "pool": {"columns": list(payload["pool"]), "hash": images_digest(work.ledger, payload["pool"])},
+        "after": payload["after"],
+        "kept": RECORD if payload["keep_images"] else None,
+        "scoring": scoring_protocol(network),
         "n": n,
         "accuracy": float(correct.float().mean()),
         "robust": [
@@ -122,9 +129,8 @@ def _metrics(
     }
 
 
-def _pool_hash(folders: dict[str, Path]) -> str:
-    digest = hashlib.sha256()
-    for name, folder in sorted(folders.items()):
-        digest.update(name.encode())
-        digest.update((folder / IMAGES).read_bytes())
-    return digest.hexdigest()[:16]
+def scoring_protocol(network: nn.Module) -> dict[str, Any]:
+    """Say how images are scored: in batches, whose mates have no say in any answer (S23)."""
+    if not isinstance(network, OdeStudent):
+        return {"batch": True, "error_control": None}
+    return {"batch": True, "error_control": "fixed steps" if network.integrator.fixed else "per image"}

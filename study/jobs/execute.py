@@ -13,11 +13,17 @@ import torch
 
 from study.engine.job import Job
 from study.jobs.attack import run_attack
+from study.jobs.check import run_check
 from study.jobs.classical import run_classical
+from study.jobs.cube import run_cube
 from study.jobs.memory import release_memory
+from study.jobs.pilot import run_pilot
 from study.jobs.probe import run_probe
+from study.jobs.race import run_race
+from study.jobs.record import run_record
 from study.jobs.student import run_student
 from study.jobs.teacher import run_teacher
+from study.jobs.transfer import run_transfer
 from study.jobs.work import Result, Work, worker_device
 from study.ledger import Ledger
 
@@ -25,8 +31,14 @@ RUNNERS: dict[str, Callable[[Work], Result]] = {
     "teacher": run_teacher,
     "student": run_student,
     "attack": run_attack,
+    "transfer": run_transfer,
+    "cube": run_cube,
     "classical": run_classical,
+    "check": run_check,
+    "pilot": run_pilot,
     "probe": run_probe,
+    "race": run_race,
+    "record": run_record,
 }
 SPOILING = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 """Errors after which a worker is better replaced: its memory or its GPU context is gone."""

@@ -8,7 +8,7 @@ from study.space.solving import laid_over
 
 Settings = dict[str, Any]
 
-INTEGRATOR_KEYS = ("solver", "horizon", *DISCRETISATIONS, *TOLERANCES, "gradient", "discretisation")
+INTEGRATOR_KEYS = ("solver", "horizon", *DISCRETISATIONS, *TOLERANCES, "gradient", "adjoint_steps", "discretisation")
 """Keys of a student's settings that describe its solves, not its network."""
 
 
@@ -18,19 +18,24 @@ def training_integrator(student: Settings) -> Integrator | None:
 
 
 def measuring_integrator(settings: Settings) -> Integrator | None:
-    """Build the integrator that a trained student is measured with: as trained, but for what `evaluate` says."""
-    return _solved(settings, "evaluate")
+    """Build the integrator that a trained student is measured with: as trained, but for what `evaluate` says.
+
+    Its gradient is direct: no number depends on which gradient a student was trained with.
+    """
+    return _solved(settings, "evaluate", direct=True)
 
 
 def attacking_integrator(settings: Settings) -> Integrator | None:
     """Build the integrator whose gradients attacks follow: as measured, but for what `attack` says."""
-    return _solved(settings, "evaluate", "attack")
+    asked = (settings.get("attack") or {}).get("gradient", "direct")
+    return _solved(settings, "evaluate", "attack", direct=asked == "direct")
 
 
 def integrator_of(student: Settings) -> Integrator:
     """Build the integrator that a student's settings describe."""
     solver, horizon = student["solver"], float(student["horizon"])
-    common = {"solver": solver, "horizon": horizon, "gradient": student.get("gradient", "direct")}
+    common = {name: student[name] for name in ("gradient", "adjoint_steps") if name in student}
+    common |= {"solver": solver, "horizon": horizon}
     if solver in FIXED:
         given = {name: student.get(name) for name in DISCRETISATIONS}
         return Integrator(**common, steps=steps_for(solver, horizon, **given))
@@ -44,7 +49,7 @@ def integrator_of(student: Settings) -> Integrator:
     )
 
 
-def _solved(settings: Settings, *changes: str) -> Integrator | None:
+def _solved(settings: Settings, *changes: str, direct: bool) -> Integrator | None:
     """Lay the changes of these sections over a student's solve, one after the other, as the space checked them."""
     solve = settings["student"]
     if "solver" not in solve:
@@ -53,7 +58,7 @@ def _solved(settings: Settings, *changes: str) -> Integrator | None:
         change = settings.get(name) or {}
         if change:
             solve = laid_over(solve, change | _tolerances(solve | change, change))
-    return integrator_of(solve)
+    return integrator_of(solve | {"gradient": "direct", "adjoint_steps": None} if direct else solve)
 
 
 def _tolerances(solve: Settings, change: Settings) -> Settings:

@@ -10,7 +10,7 @@ from nodekd.data.dataset import Dataset
 from nodekd.distill.attacked import AdversarialTraining
 from nodekd.models.resnet import build_teacher
 from nodekd.models.student import OdeStudent, StudentConfig, build_student
-from nodekd.ode.integrator import Integrator
+from nodekd.ode.integrator import Integrator, per_image
 from nodekd.streams import seed_of
 from nodekd.train import TrainConfig
 from study.jobs.integrators import (
@@ -78,7 +78,10 @@ def trained_network(work: Work, key: str, dataset: Dataset) -> nn.Module:
 
 
 def as_measured(network: nn.Module, settings: Settings) -> nn.Module:
-    """Return a network solved as `evaluate` says, with direct gradients; networks without an ODE as they are."""
+    """Return a network solved as `evaluate` says, with direct gradients; networks without an ODE as they are.
+
+    An adaptive solver chooses its steps for every image by itself, so that no answer depends on batch mates (S23).
+    """
     return _solved(network, settings, measuring_integrator)
 
 
@@ -94,7 +97,7 @@ def _solved(
         return network
     integrator = integrator_of(settings)
     assert integrator is not None, "an ODE student has a solver"
-    return network.with_integrator(integrator).with_direct_gradient()
+    return network.with_integrator(per_image(integrator))
 
 
 def attack_source(work: Work, key: str, network: nn.Module) -> nn.Module | None:

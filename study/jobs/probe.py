@@ -1,6 +1,7 @@
 """Look into one trained network: each instrument that a space asks for, on the images of one split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -10,8 +11,10 @@ from nodekd.attacks.catalog import EPSILONS
 from nodekd.attacks.gradient import cross_entropy, pgd
 from nodekd.attacks.published import published_attacks
 from nodekd.attacks.threat import Threat
-from nodekd.data.corruptions import open_corruptions
+from nodekd.data.corruption_folders import CorruptionFolder, open_corruption_folder
+from nodekd.data.corruptions import CorruptionFiles, open_corruptions
 from nodekd.data.dataset import Dataset
+from nodekd.data.folders import find_folder
 from nodekd.distill.logits import ensemble_accuracy
 from nodekd.models.damping import damping_range, damping_values, gain_values
 from nodekd.models.student import OdeStudent
@@ -22,6 +25,7 @@ from nodekd.probes.noise import own_noise, stored_noise
 from nodekd.probes.numbers import plain
 from nodekd.probes.reconstruction import autoencode, last_map_of, reconstruct
 from nodekd.probes.solvers import solver_table
+from nodekd.probes.stretch import stretch
 from nodekd.probes.teacher_likeness import likeness, transfer
 from nodekd.probes.trajectory import trajectory
 from nodekd.scoring import correct, logits_of
@@ -33,6 +37,9 @@ from study.jobs.work import Result, Work
 
 ATTACK_STEPS = 20
 """Steps of the PGD whose images tell how alike two networks are under attack."""
+
+DRAWS = 5
+"""Draws of each noise for every image where the space names no other number."""
 
 SURFACE_IMAGES = 64
 """Images of the plane of losses, which costs a forward for each of its points."""
@@ -78,6 +85,7 @@ class Probe:
         every: dict[str, Callable[[], Found]] = {
             "calibration": self._calibration,
             "trajectory": self._trajectory,
+            "stretch": self._stretch,
             "test_solvers": self._test_solvers,
             "noise": self._noise,
             "published_attacks": self._published_attacks,
@@ -107,6 +115,11 @@ class Probe:
             return trajectory(self._network, self._images, seed=self._seed).record() | scalars
         return scalars if damping or gain else None
 
+    def _stretch(self) -> Found:
+        if not isinstance(self._network, OdeStudent):
+            return None
+        return stretch(self._network, self._images, seed=seed_of(self._seed, "stretch")).record()
+
     def _test_solvers(self) -> Found:
         if not isinstance(self._network, OdeStudent):
             return None
@@ -119,13 +132,21 @@ class Probe:
         noises, severities = self._asked["noise"], self._asked["severities"]
         root = self._work.payload["corruption_root"]
         if root is None:
-            seed = seed_of(self._seed, "noise")
-            found = own_noise(self._network, self._images, self._labels, self._ids, noises, severities, seed=seed)
+            seed, draws = seed_of(self._seed, "noise"), self._asked["draws"] or DRAWS
+            where = (self._images, self._labels, self._ids)
+            found = own_noise(self._network, *where, noises, severities, seed=seed, draws=draws)
         else:
-            files = open_corruptions(root, self._dataset.name, noises)
+            files, rows = self._corruptions(root, noises)
             size = self._dataset.shape[1]
-            found = stored_noise(self._network, files, self._test_rows(), self._labels, noises, severities, size=size)
+            found = stored_noise(self._network, files, rows, self._labels, noises, severities, size=size)
         return [row.record() for row in found]
+
+    def _corruptions(self, root: str, noises: Sequence[str]) -> tuple[CorruptionFiles | CorruptionFolder, Tensor]:
+        """Open the published corruptions of the data set, with our images as these count them."""
+        if self._dataset.name == "folder":
+            clean = find_folder(Path(self._work.payload["data"]["root"]).expanduser())
+            return open_corruption_folder(root, clean, noises), self._ids
+        return open_corruptions(root, self._dataset.name, noises), self._test_rows()
 
     def _test_rows(self) -> Tensor:
         """Return positions in the official test set; image numbers count the official training set first."""

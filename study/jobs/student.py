@@ -1,12 +1,13 @@
 """Train one student and measure it: a trial of the search, an alpha-0 twin, or the undistilled anchor."""
 
+import time
 from typing import Any, final
 
 from torch import nn
 
 from nodekd.attacks.threat import Threat
 from nodekd.checkpoint import save_weights
-from nodekd.data.dataset import Dataset
+from nodekd.data.dataset import Dataset, Split
 from nodekd.distill.logits import agreement, ensemble_accuracy, entropy
 from nodekd.evaluate import Evaluation, evaluate
 from nodekd.models.damping import damping_values
@@ -18,6 +19,7 @@ from study.jobs.history import History
 from study.jobs.integrators import training_integrator
 from study.jobs.networks import as_attacked, as_measured, student_of, train_config_of, trained_network
 from study.jobs.objectives import Lesson, generations_of
+from study.jobs.soundness import IMAGES, measure, verdicts
 from study.jobs.subset import subset
 from study.jobs.survivors import read_pool, write_images
 from study.jobs.work import Result, Work, failed
@@ -28,8 +30,9 @@ REASONS = {TrainingStatus.DIVERGED: "diverged", TrainingStatus.CAPPED: "capped"}
 def run_student(work: Work) -> Result:
     """Train, write `weights.pt` and `history.jsonl`, and measure on val_search.
 
-    With a `search` in the payload the student is attacked as well and gets both objectives (S16), and may keep the
-    images that broke it; without one it is a twin and gets its accuracy alone.
+    With a `search` in the payload the student is attacked as well and gets both objectives (S16), with what the checks
+    say of the gradients that the attacks followed, and may keep the images that broke it; without one it is a twin and
+    gets its accuracy alone.
     """
     settings, search = work.payload["settings"], work.payload.get("search")
     dataset = work.dataset("train", "val_search")
@@ -157,15 +160,19 @@ def _adversarial(
 ) -> tuple[float, dict[str, Any]]:
     split, settings = dataset.splits["val_search"], work.payload["settings"]
     rows = subset(split, search["images"])
-    pool = read_pool({name: work.ledger.folder(key) for name, key in search["pool"].items()}, split.ids[rows], 0)
+    threat = Threat(search["norm"], search["epsilon"])
+    source = as_attacked(student, settings) if settings.get("attack") else None
+    folders = {name: work.ledger.folder(key) for name, key in search["pool"].items()}
+    images = split.images(rows)
+    pool = read_pool(folders, split.ids[rows], 0, images, threat)
     survival = proxy_survival(
         student,
-        split.images(rows),
+        images,
         split.labels[rows],
-        Threat(search["norm"], search["epsilon"]),
+        threat,
         pool,
         seed=seed_of(search["seed"], "search"),
-        source=as_attacked(student, settings) if settings.get("attack") else None,
+        source=source,
     )
     if search["keep_images"]:
         write_images(work.folder, split.ids[rows], [survival])
@@ -174,4 +181,16 @@ def _adversarial(
     for index, name in enumerate(survival.columns):
         still &= ~survival.broken[index]
         columns[name] = float(still.float().mean())
-    return columns[survival.columns[-1]], {"n_adversarial": len(rows), "proxy": columns}
+    return columns[survival.columns[-1]], {
+        "n_adversarial": len(rows),
+        "proxy": columns,
+        **_soundness(source or student, split, threat, search),
+    }
+
+
+def _soundness(followed: nn.Module, split: Split, threat: Threat, search: dict[str, Any]) -> dict[str, Any]:
+    """Check the network whose gradients the attacks followed, on a fixed part of what they attacked."""
+    began, rows = time.perf_counter(), subset(split, IMAGES)
+    seed = seed_of(search["seed"], "soundness")
+    measured = measure(followed.eval(), split.images(rows), split.labels[rows], threat, seed)
+    return {**verdicts(measured), "check_seconds": time.perf_counter() - began}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nodekd.data.dataset import Split
@@ -16,9 +17,25 @@ def subset(split: Split, images: int | str, shard: int = 0, shards: int = 1) -> 
         shard: Which part, from 0.
         shards: Number of parts, of nearly equal size.
     """
-    count = len(split) if images == "all" else min(int(images), len(split))
-    positions = np.linspace(0, len(split) - 1, count).round().astype(np.int64)
+    positions = _spaced(np.arange(len(split), dtype=np.int64), images)
     return torch.from_numpy(np.array_split(positions, shards)[shard]).to(split.labels.device)
+
+
+def nested(split: Split, images: int | str, of: int | str) -> Tensor:
+    """Return the positions (n,) of a subset of a subset, so that what is known of the larger one is known of it.
+
+    Args:
+        split: The split.
+        images: `all`, or how many of the larger subset.
+        of: The larger subset, as in `subset`.
+    """
+    larger = _spaced(np.arange(len(split), dtype=np.int64), of)
+    return torch.from_numpy(_spaced(larger, images)).to(split.labels.device)
+
+
+def _spaced(positions: NDArray[np.int64], images: int | str) -> NDArray[np.int64]:
+    count = len(positions) if images == "all" else min(int(images), len(positions))
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]
 
 
 def count_shards(images: int | str, available: int, largest: int) -> int:

@@ -9,7 +9,9 @@ from torch import nn
 from nodekd.checkpoint import load_weights, save_weights, stored_names
 from nodekd.data.dataset import Dataset
 from nodekd.distill.logits import entropy
+from nodekd.distill.objective import LABELS_ONLY
 from nodekd.distill.teacher_signal import logit_table, small_enough
+from nodekd.distill.tempered import TemperedLabels
 from nodekd.evaluate import evaluate
 from nodekd.models.student import parameter_count
 from nodekd.train import TrainingStatus, train
@@ -22,7 +24,11 @@ ENTROPY_TEMPERATURES = (1, 2, 4, 8, 16)
 
 
 def run_teacher(work: Work) -> Result:
-    """Write `weights.pt`, and `logits.pt` for small data sets; the metrics describe the teacher."""
+    """Write `weights.pt`, and `logits.pt` for small data sets; the metrics describe the teacher.
+
+    The payload names the settings, the checkpoint or null, and, for a control, the `temperature` of the cross-entropy
+    in training, which no space can ask for.
+    """
     settings = work.payload["settings"]
     dataset = work.dataset("train", "val_search", "val_front")
     teacher = teacher_of(settings, dataset, work.device)
@@ -55,6 +61,7 @@ def _obtain(teacher: nn.Sequential, settings: dict[str, Any], dataset: Dataset, 
     if settings.get("checkpoint"):
         load_teacher(teacher, Path(work.payload["checkpoint"]))
         return {"training_seconds": 0.0, "trained_on": settings.get("trained_on") or "unknown"}
+    temperature = float(work.payload.get("temperature", 1))
     history = History(work.folder, lambda: evaluate(teacher, dataset.splits["val_search"]))
     training = train(
         teacher,
@@ -62,6 +69,7 @@ def _obtain(teacher: nn.Sequential, settings: dict[str, Any], dataset: Dataset, 
         train_config_of(settings["train"]),
         augmentation=dataset.augmentation,
         seed=settings["seed"],
+        objective=TemperedLabels(temperature) if temperature != 1 else LABELS_ONLY,
         on_epoch=history.note,
     )
     return {

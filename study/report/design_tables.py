@@ -6,6 +6,7 @@ from math import isfinite
 from study.comparisons import Cell as DesignCell
 from study.comparisons import Gain, cells, effects, gain
 from study.designs import Design, key, records
+from study.effects import detectable
 from study.report.design_figures import distillations, effect_text
 from study.report.measures import (
     METHOD,
@@ -26,7 +27,7 @@ from study.report.measures import (
 from study.report.tables import Cell, Row, table
 from study.report.wording import p_text, params_text
 from study.results import Results
-from study.statistics import holm
+from study.statistics import family_level, holm
 
 MOST_CELLS = 200
 _MOST_LEVELS = 12
@@ -47,11 +48,12 @@ def cells_table(
     return table(identifier, caption, ["cell", *[label(of, name) for name in names]], rows)
 
 
-def gain_row(of: Design, title: str, found: Gain, adjusted: float | None = None) -> Row:
+def gain_row(of: Design, title: str, found: Gain, adjusted: float | None = None, family: int = 1) -> Row:
     """Give a row of `gains_table`: points, relative per cent, both intervals, n, the smallest detectable difference."""
     blocks, seeds = found.over_blocks, found.over_seeds
     unit = of.unit or "run"
     p = seeds.p_value if adjusted is None else adjusted
+    least = detectable(seeds.difference, family_level(family))
     cells_: list[Cell] = [
         (title, None),
         (label(of, found.measure), None),
@@ -59,7 +61,7 @@ def gain_row(of: Design, title: str, found: Gain, adjusted: float | None = None)
         (gain_text(seeds.difference, found.measure, unit), seeds.difference.value),
         (relative_text(seeds.relative), seeds.relative.value),
         (p_text(p) if isfinite(p) else "unknown", p),
-        (detectable_text(seeds.detectable, found.measure), seeds.detectable),
+        (detectable_text(least, found.measure), least),
     ]
     return None, [(text, None if value is None or not isfinite(value) else value) for text, value in cells_]
 
@@ -71,8 +73,10 @@ def gains_table(
     if not rows:
         return ""
     known = [g.over_seeds.p_value for _, g in rows if isfinite(g.over_seeds.p_value)]
-    adjusted = iter(holm(known))
-    shown = [gain_row(of, title, g, next(adjusted) if isfinite(g.over_seeds.p_value) else None) for title, g in rows]
+    adjusted, size = iter(holm(known)), len(known)
+    shown = [
+        gain_row(of, title, g, next(adjusted) if isfinite(g.over_seeds.p_value) else None, size) for title, g in rows
+    ]
     unit = f"{of.unit}s" if of.unit else "runs"
     header = ["comparison", "measure", "difference over blocks", f"difference over {unit}", "relative gain"]
     return table(identifier, caption, [*header, "Holm-adjusted" if family else "p", "detectable"], shown)

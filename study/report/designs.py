@@ -8,6 +8,7 @@ from study.report.markup import Section, details, figure, paragraphs
 from study.report.measures import detectable_text, label, measured, relative_text, unit_text
 from study.report.wording import points_text, value_text
 from study.results import Results
+from study.statistics import detectable_by
 
 _RESULTS = ("accuracy", "robust_accuracy", "nfe", "training_seconds")
 _ADAPTIVE = (
@@ -22,7 +23,8 @@ _BALANCED = (
 _READING = (
     "A block is a pair of trials that differ in nothing but the two levels, seed and teacher included; its interval "
     "also holds how much the gain differs between settings. The interval over replicates averages the blocks of each "
-    "first and is the one that p and the smallest detectable difference (found four times in five) belong to. "
+    "first and is the one that p and the smallest detectable difference (found four times in five, at the strictest "
+    "step of the adjustment) belong to. "
     "Relative gains are in per cent of the second level's mean, with Fieller's interval."
 )
 
@@ -49,7 +51,8 @@ def _contrast(results: Results, of: Design) -> str:
     if both is not None and both.known:
         said.append(
             f"Resampling {of.unit or 'run'}s and test images together gives {points_text(both.value)} points, 95 % "
-            f"{points_text(both.low)} to {points_text(both.high)}."
+            f"{points_text(both.low)} to {points_text(both.high)} (smallest detectable difference "
+            f"{detectable_text(detectable_by(both.low, both.high), found.measure)})."
         )
     if found.averaged:
         said.append(f"Averaged within a level, because they exist at one level only: {', '.join(found.averaged)}.")

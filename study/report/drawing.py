@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from study.report.flat import flat_text
 from study.report.palette import BLUE, DARK, FAINT, GRID, INK, KIND_COLOURS, PAPER, PURPLE, SKY
 from study.report.stats import Mark, clean_baselines, headline_epsilon, marks
+from study.report.trust_wording import ARROW, UPPER_BOUND
 from study.report.wording import epsilon_text, finding, norm_text
 from study.results import Results
 
 WIDTH, HEIGHT = 800, 588
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 24, 92, 136
+_CAPTION_LINES, _LINE = 4, 17
+"""Lines of the caption that there is room for, and how much higher each further one makes the picture."""
+_CAPTION_SIZE = 12
 _BASELINE_LOOK = {"SVM": (PURPLE, "9 5"), "1-NN": (SKY, "2 4")}
 _LEGEND = {"student": "student (number: trial)", "twin": "its twin with alpha = 0", "teacher": "teacher"}
 _LIGHT = {"ink": INK, "paper": PAPER, "grid": GRID, "faint": FAINT, **KIND_COLOURS}
@@ -69,8 +74,11 @@ def front_svg(results: Results, epsilon: float | None = None) -> str:
     norm = norm_text(next((m.norm for m in results.survivors.values()), ""))
     title = f"Accuracy against robust accuracy on test: epsilon {epsilon_text(epsilon)}, {norm}"
     body += [f'<text x="{_LEFT}" y="28" class="ink title">{escape(title)}</text>', _legend(placed)]
-    body.append(_paragraph(_caption(placed, baselines), 24, HEIGHT - _BOTTOM + 72, "ink", 12))
-    return _document("\n".join(body), title, HEIGHT)
+    flat = flat_text(results, epsilon)
+    caption = " ".join(filter(None, [flat, _caption(placed, baselines)]))
+    body.append(_paragraph(caption, 24, HEIGHT - _BOTTOM + 72, "ink", _CAPTION_SIZE))
+    more = max(0, len(_wrapped(caption, 24, _CAPTION_SIZE)) - _CAPTION_LINES)
+    return _document("\n".join(body), title, HEIGHT + more * _LINE)
 
 
 def _scales(placed: Sequence[Mark], cleans: Sequence[float]) -> tuple[_Scale, _Scale]:
@@ -131,20 +139,33 @@ def _joint(student: Mark, placed: Sequence[Mark], x: _Scale, y: _Scale) -> str:
 def _bars(mark: Mark, x: _Scale, y: _Scale) -> str:
     cx, cy = x(mark.clean.value), y(mark.robust.value)
     (x1, x2), (y1, y2) = map(x, mark.clean.interval), map(y, mark.robust.interval)
-    return (
-        f'<g class="{mark.kind} bar"><line x1="{x1}" x2="{x2}" y1="{cy}" y2="{cy}"/>'
-        f'<line x1="{cx}" x2="{cx}" y1="{y1}" y2="{y2}"/></g>'
-    )
+    upright = "" if mark.is_upper_bound else f'<line x1="{cx}" x2="{cx}" y1="{y1}" y2="{y2}"/>'
+    return f'<g class="{mark.kind} bar"><line x1="{x1}" x2="{x2}" y1="{cy}" y2="{cy}"/>{upright}</g>'
 
 
 def _point(mark: Mark, x: _Scale, y: _Scale) -> str:
     cx, cy = x(mark.clean.value), y(mark.robust.value)
+    if mark.is_upper_bound:
+        return _upper_bound(mark, cx, cy)
     if not mark.detailed:
         return _shape(mark.kind, cx, cy, 3, hollow=True)
-    shape = _shape(mark.kind, cx, cy, 7, hollow=mark.kind == "student" and not mark.headlined)
+    shape = _shape(mark.kind, cx, cy, 7, hollow=_is_far(mark))
     if mark.kind != "student":
         return shape
-    return shape + f'<text x="{cx + 10}" y="{cy - 9}" class="ink label">{mark.trial}</text>'
+    return shape + _number(mark, cx, cy)
+
+
+def _number(mark: Mark, cx: float, cy: float) -> str:
+    return f'<text x="{cx + 10}" y="{cy - 9}" class="ink label">{mark.trial}</text>'
+
+
+def _upper_bound(mark: Mark, cx: float, cy: float) -> str:
+    """Draw an unreliable number: hollow, an arrow below, its reasons where the pointer rests (S25)."""
+    size = 7 if mark.detailed else 3
+    arrow = f'<path d="M{cx} {cy + size + 2}v15m-5 -6l5 6l5 -6" class="arrow"/>'
+    number = _number(mark, cx, cy) if mark.kind == "student" and mark.detailed else ""
+    said = escape("; ".join([mark.trust.word, *mark.trust.reasons]))
+    return f"<g><title>{said}</title>{_shape(mark.kind, cx, cy, size, hollow=True)}{arrow}{number}</g>"
 
 
 def _shape(kind: str, cx: float, cy: float, size: float, hollow: bool = False) -> str:
@@ -161,11 +182,18 @@ def _shape(kind: str, cx: float, cy: float, size: float, hollow: bool = False) -
     return f'<polygon points="{text}" {look}/>'
 
 
+def _is_far(mark: Mark) -> bool:
+    """Tell whether a student is drawn hollow for its clean accuracy."""
+    return mark.kind == "student" and mark.detailed and not mark.headlined and not mark.is_upper_bound
+
+
 def _legend(placed: Sequence[Mark]) -> str:
     parts, at = [], float(_LEFT + 8)
     entries = [(kind, text, False) for kind, text in _LEGEND.items() if any(m.kind == kind for m in placed)]
-    if any(m.kind == "student" and not m.headlined and m.detailed for m in placed):
+    if any(_is_far(m) for m in placed):
         entries.insert(1, ("student", "student, not headlined", True))
+    bounds = [mark.kind for mark in placed if mark.is_upper_bound]
+    entries += [(bounds[0], f"{ARROW} unreliable: an upper bound", True)] if bounds else []
     for kind, text, hollow in entries:
         parts.append(_shape(kind, at, 54, 7, hollow))
         parts.append(f'<text x="{at + 14}" y="58" class="ink">{escape(text)}</text>')
@@ -184,19 +212,25 @@ def _caption(placed: Sequence[Mark], baselines: Sequence[tuple[str, float, int |
         sentences.append("Dotted lines join a student to its twin, trained alike without distillation.")
     if not all(mark.detailed for mark in placed):
         sentences.append("Small: students off the front, and their twins; their intervals are in the tables.")
-    if any(mark.kind == "student" and not mark.headlined and mark.detailed for mark in placed):
-        sentences.append("Hollow: more than 10 points below the teacher's clean accuracy.")
+    if any(mark.is_upper_bound for mark in placed):
+        sentences.append(UPPER_BOUND)
+    if any(_is_far(mark) for mark in placed):
+        sentences.append("Hollow without an arrow: more than 10 points below the teacher's clean accuracy.")
     if baselines:
         sentences.append("Vertical lines: baselines that were not attacked.")
     return " ".join(sentences)
 
 
 def _paragraph(text: str, left: float, top: float, look: str, size: int) -> str:
-    lines = textwrap.wrap(text, int((WIDTH - 2 * left) / (size * 0.52)))
+    lines = _wrapped(text, left, size)
     spans = "".join(
         f'<tspan x="{left}" dy="{0 if i == 0 else size + 5}">{escape(t)}</tspan>' for i, t in enumerate(lines)
     )
     return f'<text y="{top}" class="{look}" style="font-size:{size}px">{spans}</text>'
+
+
+def _wrapped(text: str, left: float, size: int) -> list[str]:
+    return textwrap.wrap(text, int((WIDTH - 2 * left) / (size * 0.52)))
 
 
 def _document(body: str, title: str, height: int) -> str:
@@ -213,7 +247,8 @@ def _styles() -> str:
         "text{font-family:system-ui,-apple-system,'Segoe UI',sans-serif;font-size:13px}"
         ".title{font-size:16px;font-weight:600}.small{font-size:11px}.label{font-weight:600;paint-order:stroke;"
         "stroke-width:3px}.grid{stroke-width:1}.joint{stroke-width:1.3;stroke-dasharray:2 4}.bar line{stroke-width:1.3}"
-        ".mark{stroke-width:1}.hollow{stroke-width:2}\n"
+        ".mark{stroke-width:1}.hollow{stroke-width:2}"
+        ".arrow{fill:none;stroke-width:1.8}\n"
     )
     return fixed + _theme(_LIGHT) + "@media (prefers-color-scheme: dark){\n" + _theme(dark) + "}\n"
 
@@ -223,7 +258,8 @@ def _theme(colours: dict[str, str]) -> str:
     rules = [
         f".paper{{fill:{paper}}}.ink{{fill:{ink}}}",
         f".grid{{stroke:{colours['grid']}}}.joint{{stroke:{ink}}}.label{{stroke:{paper}}}.mark{{stroke:{ink}}}",
-        f".hollow{{fill:{paper};stroke:{student}}}",
+        f".hollow{{fill:{paper};stroke:{student}}}.arrow{{stroke:{ink}}}",
     ]
     rules += [f".{kind}.mark{{fill:{colours[kind]}}}.{kind}.bar{{stroke:{colours[kind]}}}" for kind in KIND_COLOURS]
+    rules += [f".{kind}.hollow{{stroke:{colours[kind]}}}" for kind in KIND_COLOURS]
     return "\n".join(rules) + "\n"

@@ -10,30 +10,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from study.report.canvas import axis, layout, marker, rounded
-from study.report.palette import (
-    FAINT,
-    INK,
-    KIND_COLOURS,
-    KIND_SYMBOLS,
-    ORANGE,
-    PAPER,
-    PURPLE,
-    SERIES,
-    SKY,
-    SYMBOLS,
-)
-from study.report.stats import Mark, Rate, clean_baselines, marks
-from study.report.wording import configuration_lines, epsilon_text, interval_text, model_text, params_text, rate_text
+from study.report.palette import FAINT, KIND_COLOURS, SERIES, SYMBOLS
+from study.report.point_parts import bars, clean_lines, hover, rate_lines, rate_of
+from study.report.stats import clean_baselines
+from study.report.wording import params_text
 from study.results import Results
 
 CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
 """Nothing may leave the page: no upload button, no server, no logo that links away."""
-_BASELINE_LINES = {"SVM": (PURPLE, "dash"), "1-NN": (SKY, "dot"), "undistilled": (ORANGE, "dashdot")}
 MOST_FAINT_CURVES = 100
 """Learning curves beside those of the front: more would only make a band and a heavy page."""
 _PER_ROW = 3
@@ -51,11 +39,18 @@ def as_payload(figure: go.Figure) -> dict[str, Any]:
 
 
 def search_figure(results: Results) -> go.Figure:
-    """Draw accuracy against adversarial_accuracy on val_search: dominated points faint, the front as a staircase."""
+    """Draw accuracy against adversarial_accuracy on val_search: dominated points faint, the front as a staircase.
+
+    Trials that failed a check are crosses (S16).
+    """
     trials = results.trials[results.trials["state"] == "COMPLETE"]
     on_front = trials["on_front"].to_numpy(bool)
     front = trials[on_front].sort_values("accuracy")
-    traces = [_search_trace(results, trials[~on_front], "dominated trial", faint=True)]
+    barred = trials["infeasible"].notna().to_numpy(bool)
+    traces = [_search_trace(results, trials[~on_front & ~barred], "dominated trial", faint=True)]
+    if barred.any():
+        crossed = _search_trace(results, trials[barred], "infeasible trial (failed a check)", faint=True)
+        traces.append(crossed.update(marker={"symbol": "x-thin-open"}))
     if len(front) > 1:
         x, y = front["accuracy"].tolist(), front["adversarial_accuracy"].tolist()
         line = {"color": KIND_COLOURS["student"], "width": 1.5, "shape": "vh"}
@@ -69,20 +64,7 @@ def search_figure(results: Results) -> go.Figure:
     elif "accuracy" in values:
         lines.append(("undistilled", float(values["accuracy"]), (anchor.get("metrics") or {}).get("n")))
     axes = {"xaxis": axis("accuracy (val_search)"), "yaxis": axis("adversarial_accuracy (val_search)")}
-    return go.Figure(traces, layout(480, **axes, **_clean_lines(lines)))
-
-
-def robustness_figure(results: Results, epsilon: float) -> go.Figure:
-    """Draw accuracy against robust accuracy on test at one epsilon, both with Wilson's intervals; twins joined."""
-    placed = marks(results, epsilon)
-    traces = _join_twins(placed)
-    for kind in ("student", "twin", "teacher"):
-        for detailed, hollow in ((False, False), (True, False), (True, True)):
-            shown = [m for m in placed if (m.kind, m.detailed, detailed and _is_hollow(m)) == (kind, detailed, hollow)]
-            traces += [_robust_trace(results, shown, kind, hollow)] if shown else []
-    title = f"robust accuracy at epsilon {epsilon_text(epsilon)} (test)"
-    axes = {"xaxis": axis("accuracy (test)"), "yaxis": axis(title)}
-    return go.Figure(traces, layout(480, **axes, **_clean_lines(clean_baselines(results, "test"))))
+    return go.Figure(traces, layout(480, **axes, **clean_lines(lines)))
 
 
 def history_figure(results: Results, column: str, title: str) -> go.Figure:
@@ -128,7 +110,7 @@ def parameter_figure(results: Results, objective: str) -> go.Figure:
     trials = results.trials[results.trials["state"] == "COMPLETE"]
     values = {int(t): float(y) for t, y in zip(trials["trial"], trials[objective], strict=True)}
     points = {trial: results.params(trial) for trial in values}
-    hover = {
+    words = {
         t: f"<b>trial {t}</b><br>" + html.escape(params_text(p, "\n")).replace("\n", "<br>") for t, p in points.items()
     }
     names = list(dict.fromkeys(name for point in points.values() for name in point))
@@ -146,7 +128,7 @@ def parameter_figure(results: Results, objective: str) -> go.Figure:
                     x=[_coordinate(points[t][name]) for t in kept],
                     y=[values[t] for t in kept],
                     customdata=kept,
-                    text=[hover[t] for t in kept],
+                    text=[words[t] for t in kept],
                     hovertemplate="%{text}<br>" + objective + " %{y:.1%}<extra></extra>",
                     mode="markers",
                     marker=marker(SERIES[rank % len(SERIES)], SYMBOLS[rank % len(SYMBOLS)], 8),
@@ -195,16 +177,16 @@ def _is_log(results: Results, name: str) -> bool:
 
 def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.Scatter:
     rows = list(trials.to_dict("records"))
-    clean = [_rate(row["accuracy"], row["n"]) for row in rows]
-    robust = [_rate(row["adversarial_accuracy"], row["n_adversarial"]) for row in rows]
+    clean = [rate_of(row["accuracy"], row["n"]) for row in rows]
+    robust = [rate_of(row["adversarial_accuracy"], row["n_adversarial"]) for row in rows]
     colour = FAINT if faint else KIND_COLOURS["student"]
-    bars = {} if faint else {"error_x": _bars(clean, colour), "error_y": _bars(robust, colour)}
+    whiskers = {} if faint else {"error_x": bars(clean, colour), "error_y": bars(robust, colour)}
     text = [
-        _hover(
+        hover(
             results,
             f"trial {row['trial']}",
-            _rate_lines("accuracy", c, row["accuracy"])
-            + _rate_lines("adversarial_accuracy", r, row["adversarial_accuracy"]),
+            rate_lines("accuracy", c, row["accuracy"])
+            + rate_lines("adversarial_accuracy", r, row["adversarial_accuracy"]),
             int(row["trial"]),
         )
         for row, c, r in zip(rows, clean, robust, strict=True)
@@ -221,42 +203,7 @@ def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.S
         marker=marker(colour, "circle-open" if faint else "circle", 7 if faint else 10),
         opacity=0.7 if faint else 1.0,
         name=name,
-        **bars,
-    )
-
-
-def _is_hollow(mark: Mark) -> bool:
-    return mark.kind == "student" and not mark.headlined
-
-
-def _robust_trace(results: Results, shown: Sequence[Mark], kind: str, hollow: bool) -> go.Scatter:
-    colour, symbol, detailed = KIND_COLOURS[kind], KIND_SYMBOLS[kind], shown[0].detailed
-    look = marker(PAPER if hollow else colour, symbol, 14 if kind == "teacher" else 11, colour if hollow else INK)
-    bars = {"error_x": _bars([m.clean for m in shown], colour), "error_y": _bars([m.robust for m in shown], colour)}
-    names = {"student": "student (number: trial)", "twin": "its twin with alpha = 0", "teacher": "teacher"}
-    text = [
-        _hover(
-            results,
-            f"twin of student {mark.trial}: alpha = 0" if kind == "twin" else model_text(mark),
-            _rate_lines("accuracy", mark.clean, mark.clean.value)
-            + _rate_lines("robust accuracy", mark.robust, mark.robust.value),
-            mark.trial if kind == "student" else None,
-        )
-        for mark in shown
-    ]
-    return go.Scatter(
-        x=[mark.clean.value for mark in shown],
-        y=[mark.robust.value for mark in shown],
-        customdata=[mark.trial if mark.trial is not None else mark.model for mark in shown],
-        hovertext=text,
-        hovertemplate="%{hovertext}<extra></extra>",
-        text=[str(mark.trial) if kind == "student" else "" for mark in shown] if detailed else None,
-        textposition="top right",
-        mode="markers+text" if detailed else "markers",
-        marker=look if detailed else marker(colour, f"{symbol}-open", 6),
-        opacity=1.0 if detailed else 0.6,
-        name=(names[kind] + (" (not headlined)" if hollow else "")) if detailed else f"{kind} off the front",
-        **(bars if detailed else {}),
+        **whiskers,
     )
 
 
@@ -269,56 +216,3 @@ def _anchor_trace(values: dict[str, float]) -> go.Scatter:
         marker=marker(KIND_COLOURS["twin"], "diamond", 12),
         hovertemplate="undistilled anchor<br>accuracy %{x:.1%}<br>adversarial_accuracy %{y:.1%}<extra></extra>",
     )
-
-
-def _join_twins(placed: Sequence[Mark]) -> list[go.Scatter]:
-    twins = {mark.trial: mark for mark in placed if mark.kind == "twin"}
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for student in placed:
-        if student.kind == "student" and student.detailed and student.trial in twins:
-            twin = twins[student.trial]
-            x += [student.clean.value, twin.clean.value, None]
-            y += [student.robust.value, twin.robust.value, None]
-    line = {"color": INK, "width": 1.2, "dash": "dot"}
-    return [go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name="student and its twin")] if x else []
-
-
-def _clean_lines(baselines: Sequence[tuple[str, float, int | None]]) -> dict[str, list[dict[str, Any]]]:
-    """Draw baselines that were never attacked as lines at their clean accuracy."""
-    shapes, labels = [], []
-    for place, (name, accuracy, n) in enumerate(sorted(baselines, key=lambda baseline: baseline[1])):
-        colour, dash = _BASELINE_LINES[name]
-        legend = f"{name}, clean only: {100 * accuracy:.1f} %" + (f" (n = {n})" if n else "")
-        line = {"color": colour, "width": 2, "dash": dash}
-        ends = {"x0": accuracy, "x1": accuracy, "y0": 0, "y1": 1, "yref": "paper"}
-        shapes.append({"type": "line", **ends, "line": line, "name": legend, "showlegend": True, "layer": "below"})
-        anchor = {"xanchor": "right" if place == 0 else "left", "yanchor": "bottom", "showarrow": False}
-        anchor["yshift"] = 0 if place < 2 else 14
-        labels.append({"x": accuracy, "y": 1, "yref": "paper", "text": name, "font": {"color": INK}, **anchor})
-    return {"shapes": shapes, "annotations": labels}
-
-
-def _bars(rates: Sequence[Rate | None], colour: str) -> dict[str, Any]:
-    """Draw Wilson's 95 % interval; none where n is not known."""
-    above = [rate.interval.high - rate.value if rate else 0.0 for rate in rates]
-    below = [rate.value - rate.interval.low if rate else 0.0 for rate in rates]
-    look = {"color": colour, "thickness": 1, "width": 3}
-    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
-
-
-def _rate(value: float, n: Any) -> Rate | None:
-    """Recover the count behind a stored rate; None where its n was not stored."""
-    return None if pd.isna(n) or not n else Rate(round(float(value) * int(n)), int(n))
-
-
-def _rate_lines(name: str, rate: Rate | None, value: float) -> list[str]:
-    if rate is None:
-        return [f"{name} {100 * value:.1f} % (n unknown)"]
-    return [f"{name} {rate_text(rate)}", f"   95 % interval {interval_text(rate)}"]
-
-
-def _hover(results: Results, title: str, lines: Sequence[str], trial: int | None) -> str:
-    """Write a point's title, its rates and the whole configuration of its trial."""
-    own = [] if trial is None else [*configuration_lines(results, trial)]
-    return "<br>".join([f"<b>{html.escape(title)}</b>", *map(html.escape, [*lines, *own])])

@@ -27,25 +27,31 @@ class Section:
         return f'<a href="#{self.identifier}">{escape(self.title)}</a> '
 
 
-def figure(chart: Chart, caption: str) -> str:
-    """Give the place of a chart, with its choices and its caption."""
+def figure(chart: Chart, caption: str, follows: str = "") -> str:
+    """Give the place of a chart, with its caption and its choices, or following those of that name elsewhere."""
     name = escape(chart.name, quote=True)
+    own, led = ("", f' data-choice="{escape(follows, quote=True)}"') if follows else (choice(chart), "")
     return (
-        f'{choice(chart)}<figure><div class="plot" id="plot-{name}" data-figure="{name}" role="img" '
+        f'{own}<figure><div class="plot" id="plot-{name}" data-figure="{name}"{led} role="img" '
         f'aria-label="{escape(chart.alt, quote=True)}"></div><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
 
 def choice(chart: Chart) -> str:
     """Give the buttons that choose between a chart's variants; nothing where there is one."""
-    if len(chart.variants) < 2:
+    return choices(chart.name, chart.choice, [label for label, _ in chart.variants])
+
+
+def choices(name: str, legend: str, labels: Sequence[str]) -> str:
+    """Give the buttons of one choice, the first of them pressed; nothing where there is nothing to choose."""
+    if len(labels) < 2:
         return ""
     buttons = "".join(
-        f'<label><input type="radio" name="{chart.name}" value="{place}"{" checked" if place == 0 else ""}> '
+        f'<label><input type="radio" name="{name}" value="{place}"{" checked" if place == 0 else ""}> '
         f"{escape(label)}</label>"
-        for place, (label, _) in enumerate(chart.variants)
+        for place, label in enumerate(labels)
     )
-    return f'<fieldset class="choice"><legend>{escape(chart.choice)}</legend>{buttons}</fieldset>'
+    return f'<fieldset class="choice"><legend>{escape(legend)}</legend>{buttons}</fieldset>'
 
 
 def details(summary: str, body: str) -> str:
@@ -56,6 +62,11 @@ def details(summary: str, body: str) -> str:
 def paragraphs(texts: Sequence[str]) -> str:
     """Give each text as a paragraph, escaped."""
     return "".join(f"<p>{escape(text)}</p>" for text in texts)
+
+
+def warning(sentence: str | None) -> str:
+    """Say what keeps a figure from being read as it looks; nothing where there is nothing to say."""
+    return "" if sentence is None else f'<p class="banner">{escape(sentence)}</p>'
 
 
 def missing(sentence: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from study.report.stats import epsilons, reads_of_test
+from study.access_log import Reads, reads_of_test
+from study.report.stats import epsilons
 from study.report.tables import definition_list, plain_table
 from study.report.wording import epsilon_text, norm_text, value_text
 from study.results import Results
@@ -57,30 +58,64 @@ def _definitions(results: Results) -> list[tuple[str, str]]:
         (
             "comparisons",
             "Paired on the same images: exact McNemar test, Newcombe's interval of the difference, Holm-adjusted "
-            "within a family. 'Detectable' is the smallest true difference found four times in five.",
+            "within a family. 'Detectable' is the smallest true difference found four times in five at this n and "
+            "this disagreement, where it has to pass the family's strictest step.",
         ),
         (
             "twin",
-            "The same student trained again with alpha = 0: same initial weights, batches, views, solver, horizon.",
+            "The same student trained again with alpha = 0: same initial weights, batches, views, solver, horizon. "
+            "Compared by robust accuracy, and by robust accuracy on the images that both get right when clean; the "
+            "latter says nothing of images that only one of them gets right.",
+        ),
+        (
+            "like accuracy",
+            "Each distilled student is also compared with the undistilled network (twin, student, replicate or one of "
+            "the search without distillation) whose clean accuracy is nearest, chosen by that alone, while the two "
+            "differ in it by less than their images can detect.",
+        ),
+        (
+            "optimism",
+            "val_front less test, for students chosen on val_front. The two share no image, so the interval is "
+            "Newcombe's for independent rates.",
         ),
         (
             "failed solves",
             "An image whose ODE solve hits its cap or is not finite counts as wrong, clean and attacked.",
         ),
         ("who was attacked", str(rule)),
+        *_race(results),
     ]
+
+
+def _race(results: Results) -> list[tuple[str, str]]:
+    """Say which candidates were not measured to the end, and how surely none of them belongs to the front."""
+    race = results.selection.get("race")
+    if not race:
+        return []
+    left = "; ".join(f"{each['trial']} {each['said']}" for each in race["left"]) or "nobody"
+    words = (
+        f"Left the race on val_front: {left}. The probability that any member of its front is lost is at most "
+        f"{race['level']:g}, over the order of the images. {race['attacked']} of {race['of']} attacks were run."
+    )
+    return [("race", words)]
 
 
 def _data_table(results: Results) -> str:
     sizes = _split_sizes(results)
     rows = [[split, str(sizes.get(split, "not stored")), role] for split, role in _ROLES.items()]
-    own, total, studies = reads_of_test(results)
+    reads = reads_of_test(results.path, results.study, results.events)
     facts = [
         ("data", str(results.study.get("data", "not stored"))),
         ("hash of the split", str(results.study.get("split_hash", "not stored"))),
-        ("reads of test", f"{own} by this study; {total} by {studies} studies in the same results folder"),
+        ("reads of test", _reads_text(reads)),
     ]
     return plain_table("splits", "Splits", ["split", "images", "used for"], rows) + definition_list(facts)
+
+
+def _reads_text(reads: Reads) -> str:
+    """Say how often the test set was read, by whom (S29)."""
+    readers = "1 study" if reads.studies == 1 else f"{reads.studies} studies"
+    return f"{reads.own} by this study; {reads.total} by {readers} of its results folder, also those deleted since"
 
 
 def _split_sizes(results: Results) -> dict[str, int]:

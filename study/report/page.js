@@ -23,8 +23,11 @@
     return { ...trace, selectedpoints: places, unselected: { marker: { opacity: 0.15 } } };
   };
 
+  // Charts that follow a choice made elsewhere name it; the others have their own.
+  const choiceOf = (div) => div.dataset.choice ?? div.dataset.figure;
+
   const draw = (div) => {
-    const figure = recoloured(payload.figures[div.dataset.figure][chosen[div.dataset.figure]]);
+    const figure = recoloured(payload.figures[div.dataset.figure][chosen[choiceOf(div)] ?? 0]);
     return Plotly.react(div, figure.data.map(withSelection), figure.layout, payload.config);
   };
 
@@ -55,7 +58,7 @@
       input.addEventListener("change", () => {
         chosen[input.name] = Number(input.value);
         showVariant(input.name);
-        draw(document.getElementById(`plot-${input.name}`));
+        plots.filter((div) => choiceOf(div) === input.name).forEach(draw);
       });
       if (input.checked) chosen[input.name] = Number(input.value);
     }

@@ -7,24 +7,28 @@ from pathlib import Path
 from string import Template
 
 from study.designs import Design, design
-from study.report import tables
+from study.report import paired_tables, tables
 from study.report.chart import Chart
 from study.report.designs import contrast_finding, design_section
 from study.report.drawing import front_svg
 from study.report.figures import drawn_curves, plotly_script
-from study.report.markup import details, figure, missing, paragraphs
+from study.report.flat import flat_search_text
+from study.report.markup import details, figure, missing, paragraphs, warning
 from study.report.methods import methods_section
+from study.report.on_test import OnTest, on_test
 from study.report.payload import charts, payload_json
+from study.report.record_section import record_section
+from study.report.robustness_section import (
+    incomplete_text,
+    robustness_section,
+    trust_section,
+    unreliable_text,
+    wrong_target_texts,
+)
 from study.report.stats import epsilons, headline_epsilon
 from study.report.systems import system_sections
-from study.report.wording import (
-    INCOMPLETE,
-    epsilon_text,
-    finding,
-    headline_rule_text,
-    neighbours_text,
-    twins_text,
-)
+from study.report.undistilled import undistilled_part
+from study.report.wording import INCOMPLETE, epsilon_text, finding, twins_text
 from study.results import Results, load
 
 _HIGHEST = (
@@ -66,7 +70,10 @@ def write_front_svg(path: Path | str, results: Results | None = None) -> Path:
 def render(results: Results) -> str:
     """Give the whole page as text."""
     of = design(results, headline_epsilon(results))
-    drawn = charts(results, of)
+    found = on_test(results)
+    drawn = charts(results, of, found)
+    trust = trust_section(results, drawn)
+    inside = record_section(results.records, drawn)
     sections = [
         section for section in (design_section(results, of, drawn), *system_sections(results, of, drawn)) if section
     ]
@@ -75,13 +82,17 @@ def render(results: Results) -> str:
         title=escape(name),
         state=escape(results.state),
         banner=_banner(results),
-        finding=_finding(results, of),
+        finding=_finding(results, of, found),
         links="".join(section.link for section in sections),
         design="".join(section.html for section in sections if section.identifier == "design"),
         systems="".join(section.html for section in sections if section.identifier != "design"),
         search=_search(results, drawn),
-        robustness=_robustness(results, drawn),
+        robustness=robustness_section(results, drawn, found),
+        trust="" if trust is None else trust.html,
+        trust_link="" if trust is None else trust.link,
         attacked=_attacked(results),
+        inside="" if inside is None else inside.html,
+        inside_link="" if inside is None else inside.link,
         history=_history(results, drawn),
         parameters=_parameters(of, drawn),
         failures=_failures(results),
@@ -94,7 +105,7 @@ def render(results: Results) -> str:
     )
 
 
-def _finding(results: Results, of: Design) -> str:
+def _finding(results: Results, of: Design, found: OnTest) -> str:
     epsilon = headline_epsilon(results)
     contrast = contrast_finding(of)
     first = "" if contrast is None else f'<p class="finding">{escape(contrast)}</p>'
@@ -102,7 +113,8 @@ def _finding(results: Results, of: Design) -> str:
     more = paragraphs([twins_text(results, epsilon)]) if epsilon is not None and (twins or of.adaptive) else ""
     if epsilon is not None and not of.adaptive:
         more = paragraphs([_HIGHEST]) + more
-    return f'{first}<p class="finding">{escape(finding(results))}</p>{more}'
+    wrong = "".join(warning(sentence) for sentence in wrong_target_texts(found.agreements))
+    return f'{first}<p class="finding">{escape(finding(results))}</p>{wrong}{more}'
 
 
 def _banner(results: Results) -> str:
@@ -112,6 +124,7 @@ def _banner(results: Results) -> str:
     short = [m.model for m in results.survivors.values() if m.shards < m.shards_expected]
     if short:
         lines.append(f"PARTIAL: not all shards of {', '.join(short)} have been attacked; their n is smaller.")
+    lines += [sentence for sentence in (incomplete_text(results), unreliable_text(results)) if sentence]
     lines += [f"Left out: {problem}" for problem in results.problems]
     return "".join(f'<p class="banner" role="status">{escape(line)}</p>' for line in lines)
 
@@ -124,7 +137,8 @@ def _search(results: Results, drawn: dict[str, Chart]) -> str:
         "robust accuracy. Bars on the front are Wilson 95 % intervals; points whose bars overlap widely may change "
         "places on other images."
     )
-    return figure(drawn["search"], words) + details("The finished trials as a table", tables.trials_table(results))
+    shown = figure(drawn["search"], words) + warning(flat_search_text(results))
+    return shown + details("The finished trials as a table", tables.trials_table(results))
 
 
 def _counts_text(results: Results) -> str:
@@ -139,27 +153,14 @@ def _counts_text(results: Results) -> str:
     )
 
 
-def _robustness(results: Results, drawn: dict[str, Chart]) -> str:
-    if "robustness" not in drawn:
-        return missing("No model has been attacked on test yet; the robustness stage comes after search and front.")
-    chart, at = drawn["robustness"], epsilons(results)
-    words = (
-        "Both axes are measured on test, bars are Wilson 95 % intervals. Robust accuracy is the worst case over the "
-        f"attacks that were run, so each point is an upper bound. {headline_rule_text(results)}"
-    )
-    parts = [figure(chart, words)]
-    for place, epsilon in enumerate(at):
-        said = paragraphs([neighbours_text(results, epsilon), twins_text(results, epsilon)])
-        parts.append(f'<div data-variant="robustness-{place}">{said}{tables.neighbours_table(results, epsilon)}</div>')
-    return "".join(parts)
-
-
 def _attacked(results: Results) -> str:
     if not len(results.robustness):
         return missing("No model has been attacked on test yet.")
     listed = ", ".join(epsilon_text(e) for e in epsilons(results))
     intro = f"Epsilons: {listed}. Small print: counts, then the ends of the 95 % interval in per cent."
-    parts = [tables.attacked_table(results), tables.gains_table(results), tables.attacks_table(results)]
+    compared = [paired_tables.gains_table(results), paired_tables.matched_table(results)]
+    compared.append(undistilled_part(results))
+    parts = [tables.attacked_table(results), *compared, paired_tables.optimism_table(results)]
     return paragraphs([intro]) + "".join(parts)
 
 

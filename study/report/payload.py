@@ -4,17 +4,25 @@ import json
 
 from study.designs import Design
 from study.report import figures
+from study.report.agreement_figures import optimism_chart, proxy_chart
 from study.report.chart import Chart
+from study.report.cube_figures import cube_chart
 from study.report.design_figures import design_charts
+from study.report.diagnosis_figures import diagnosis_charts
+from study.report.epsilon_figures import epsilon_chart
+from study.report.front_figures import robustness_figure
+from study.report.on_test import OnTest, on_test
 from study.report.palette import DARK
 from study.report.probe_figures import probe_charts
-from study.report.stats import epsilons
+from study.report.record_figures import record_charts
+from study.report.stats import headline_epsilon
 from study.report.wording import epsilon_text
 from study.results import Results
 
 
-def charts(results: Results, of: Design) -> dict[str, Chart]:
-    """Draw every chart that the results allow, by name."""
+def charts(results: Results, of: Design, found: OnTest | None = None) -> dict[str, Chart]:
+    """Draw every chart that the results allow, by name; what test says is worked out here where it is not given."""
+    found = found or on_test(results)
     complete = int((results.trials["state"] == "COMPLETE").sum())
     drawn = []
     if complete:
@@ -23,10 +31,10 @@ def charts(results: Results, of: Design) -> dict[str, Chart]:
         drawn.append(Chart("search", "", (("", figure),), alt))
         drawn.append(_parameter_chart(results, complete))
     if len(results.robustness):
-        drawn.append(_robustness_chart(results))
+        drawn += [_robustness_chart(results, found), *_robustness_details(results, found)]
     if len(results.history):
         drawn.append(_history_chart(results))
-    drawn += design_charts(of) + probe_charts(results, of)
+    drawn += design_charts(of) + probe_charts(results, of) + record_charts(results.records)
     return {chart.name: chart for chart in drawn}
 
 
@@ -37,9 +45,15 @@ def payload_json(drawn: dict[str, Chart]) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _robustness_chart(results: Results) -> Chart:
-    at = epsilons(results)
-    variants = tuple((epsilon_text(e), figures.as_payload(figures.robustness_figure(results, e))) for e in at)
+def _robustness_details(results: Results, found: OnTest) -> list[Chart]:
+    epsilon = headline_epsilon(results)
+    drawn = [epsilon_chart(results), optimism_chart(results), proxy_chart(found.agreements)]
+    drawn.append(cube_chart(results, []))
+    return [*(chart for chart in drawn if chart), *(diagnosis_charts(results, epsilon) if epsilon is not None else ())]
+
+
+def _robustness_chart(results: Results, found: OnTest) -> Chart:
+    variants = tuple((epsilon_text(e), robustness_figure(results, front)) for e, front in found.fronts.items())
     models = results.robustness["model"].nunique()
     alt = f"Accuracy against robust accuracy on test for {models} attacked models, with intervals; twins are joined."
     return Chart("robustness", "epsilon", variants, alt)

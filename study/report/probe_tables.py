@@ -1,7 +1,7 @@
 """Tables of what was probed, and the sentences that say what they mean."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite, nan
 from typing import Any
 
@@ -9,17 +9,38 @@ import numpy as np
 
 from study.comparisons import over_seeds
 from study.designs import Design, records
-from study.effects import Mean
+from study.effects import Mean, detectable
 from study.report.design_tables import MOST_CELLS, cells_table
 from study.report.markup import details, paragraphs
-from study.report.measures import RATES, mean_text, unit_text
+from study.report.measures import RATES, detectable_text, mean_text, unit_text
 from study.report.probe_figures import kind_text, student_probes
+from study.report.stats import Rate
 from study.report.tables import Cell, Row, table
-from study.report.wording import PERCENT, epsilon_text
+from study.report.wording import PERCENT, epsilon_text, interval_text
 from study.results import Results
 
 FLOW_MARGIN = 0.02
 """A student that loses more accuracy than this when it is solved more exactly is called no flow; our threshold."""
+_MEAN_RATIO = "mean over noises (mCE-like)"
+_NOISE_WORDS = (
+    "Noise that nobody chose to harm, so no bound on what an attack finds. An image gets the same noise in every "
+    "network. Corruption-like noise is our own, made after the published corruptions, and its numbers may not be "
+    "compared with theirs. Accuracy is the mean over draws; the worst of the draws counts an image only if it is "
+    "right under all of them, and falls with their number. Blur, contrast and published files are drawn once."
+)
+_STRETCH: Mapping[str, str] = {
+    "sigma": "|dh(T)| / |dh(0)|, median",
+    "sigma_high": "90 % quantile",
+    "relative": "relative to |h(T)| / |h(0)|, median",
+    "relative_high": "its 90 % quantile",
+    "exponent": "log(median) / T (FTLE)",
+}
+_STRETCH_WORDS = (
+    "The largest singular value of the flow's Jacobian at each image, by the power method: how far the worst small "
+    "perturbation dh of the first state grows until T. A norm layer in front of the head takes the scale of the state "
+    "out again, so damping shows in the first column and may change nothing: the relative columns divide by the growth "
+    "of the state itself. FTLE is the finite-time Lyapunov exponent. None of this is a certificate."
+)
 _LIKENESS = ("teacher_agreement", "teacher_kl", "agreement_attacked", "kl_attacked", "transfer")
 
 
@@ -92,10 +113,103 @@ def flow_words(results: Results, of: Design) -> str:
 
 
 def noise_table(results: Results, of: Design) -> str:
-    """One row per kind of student, one column per noise: accuracy over all severities."""
-    return _by_kind(
-        results, of, "noise", lambda e: (str(e.get("noise")), "accuracy"), "Accuracy under noise, over all severities"
+    """Accuracy under noise: one row per kind of student, one column per noise; what it means; and every network."""
+    mean = _by_kind(
+        results, of, "noise", lambda e: (noise_text(e), "accuracy"), "Accuracy under noise, over all severities"
     )
+    if not mean:
+        return ""
+    worst = _by_kind(results, of, "noise", _worst_column, "Worst of the draws, image by image, over all severities")
+    every = details("Every network under every noise", noise_models_table(results))
+    return mean + paragraphs([_NOISE_WORDS]) + worst + relative_noise_table(results, of) + every
+
+
+def noise_text(entry: Mapping[str, Any]) -> str:
+    """Name a noise: our own is like the published corruptions, and not those."""
+    return f"{entry.get('noise')}{'' if entry.get('source') == 'file' else ', corruption-like'}"
+
+
+def relative_noise_table(results: Results, of: Design) -> str:
+    """One row per kind of student: error under noise over the teacher's, noise by noise and their mean."""
+    reference = teacher_noise(results)
+    kinds: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row, probe in student_probes(results, of):
+        ratios = relative_errors(probe.get("noise") or [], reference)
+        mean = {_MEAN_RATIO: float(np.mean(list(ratios.values())))} if ratios else {}
+        for name, value in (ratios | mean).items():
+            kinds[kind_text(row)][name].append({"value": value, "seed": row["seed"]})
+    columns = list(dict.fromkeys(name for found in kinds.values() for name in found if name != _MEAN_RATIO))
+    columns = [_MEAN_RATIO, *columns]
+    rows: list[Row] = [
+        (None, [(kind, None), *[_ratio_cell(found.get(name, []), of) for name in columns]])
+        for kind, found in list(kinds.items())[:MOST_CELLS]
+    ]
+    caption = "Error under noise relative to the teacher's, over all severities: below 1 the student errs less"
+    return table("noise-relative", caption, ["student", *columns], rows) if rows else ""
+
+
+def relative_errors(
+    entries: Sequence[Mapping[str, Any]], reference: Mapping[tuple[Any, ...], float]
+) -> dict[str, float]:
+    """Give the sum of errors over severities divided by the reference's, by noise; none where the reference has none.
+
+    This is the corruption error of ImageNet-C with the teacher in the place of AlexNet.
+
+    Args:
+        entries: A probe's noise.
+        reference: Accuracy by noise, severity and source.
+    """
+    errors: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for entry in entries:
+        at = _noise_key(entry)
+        if at in reference and entry.get("accuracy") is not None:
+            errors[noise_text(entry)].append((1 - float(entry["accuracy"]), 1 - reference[at]))
+    sums = {name: tuple(map(sum, zip(*pairs, strict=True))) for name, pairs in errors.items()}
+    return {name: own / theirs for name, (own, theirs) in sums.items() if theirs > 0}
+
+
+def teacher_noise(results: Results) -> dict[tuple[Any, ...], float]:
+    """Give the teachers' mean accuracy by noise, severity and source."""
+    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for probe in results.probes.values():
+        for entry in (probe.get("noise") or []) if probe.get("kind") == "teacher" else []:
+            if entry.get("accuracy") is not None:
+                found[_noise_key(entry)].append(float(entry["accuracy"]))
+    return {at: float(np.mean(values)) for at, values in found.items()}
+
+
+def noise_models_table(results: Results) -> str:
+    """One row per network and noise, one column per severity: mean over draws, worst of them, interval, n."""
+    probed = [(m, p, e) for m, p in sorted(results.probes.items()) for e in p.get("noise") or []]
+    severities = sorted({int(entry["severity"]) for _, _, entry in probed})
+    found: dict[tuple[str, str], dict[int, Cell]] = defaultdict(dict)
+    for model, _, entry in probed:
+        found[model, noise_text(entry)][int(entry["severity"])] = _counted_cell(entry)
+    trials = {model: probe.get("trial") for model, probe, _ in probed}
+    rows: list[Row] = [
+        (trials[model], [(model, None), (noise, None), *[cells.get(at, ("", None)) for at in severities]])
+        for (model, noise), cells in found.items()
+    ]
+    header = ["network", "noise", *[f"severity {at}" for at in severities]]
+    caption = "Accuracy under noise; small print: 95 % interval over images, then the worst of the draws"
+    return table("noise-models", caption, header, rows) if rows else ""
+
+
+def stretch_table(results: Results, of: Design) -> str:
+    """One row per kind of ODE student: how far its flow can stretch a small perturbation."""
+    kinds: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row, probe in student_probes(results, of):
+        for name in _STRETCH:
+            value = (probe.get("stretch") or {}).get(name)
+            if value is not None:
+                kinds[kind_text(row)][name].append({"value": float(value), "seed": row["seed"]})
+    rows: list[Row] = [
+        (None, [(kind, None), *[_ratio_cell(found.get(name, []), of) for name in _STRETCH]])
+        for kind, found in list(kinds.items())[:MOST_CELLS]
+    ]
+    caption = "Stretch of the flow along its worst direction at each image"
+    shown = table("stretch", caption, ["student", *_STRETCH.values()], rows) if rows else ""
+    return shown + paragraphs([_STRETCH_WORDS]) if shown else ""
 
 
 def published_table(results: Results, of: Design) -> str:
@@ -153,6 +267,31 @@ def _by_kind(results: Results, of: Design, part: str, column: Any, caption: str)
         for kind, found in list(kinds.items())[:MOST_CELLS]
     ]
     return table(part.replace("_", "-"), caption, ["student", *columns], rows) if rows else ""
+
+
+def _worst_column(entry: dict[str, Any]) -> tuple[str, str]:
+    draws = int(entry.get("draws") or 1)
+    return f"{noise_text(entry)}, {unit_text(draws, 'draw')}", "worst_accuracy"
+
+
+def _noise_key(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return entry.get("noise"), entry.get("severity"), entry.get("source")
+
+
+def _counted_cell(entry: Mapping[str, Any]) -> Cell:
+    """Write an accuracy with the interval of a single draw: images are what was sampled, draws are not."""
+    if entry.get("accuracy") is None:
+        return "not measured", None
+    accuracy, n, draws = float(entry["accuracy"]), int(entry.get("n") or 0), int(entry.get("draws") or 1)
+    ends = interval_text(Rate(round(accuracy * n), n)) + f", n = {n}" if n else "n unknown"
+    worst = entry.get("worst_accuracy")
+    more = f", worst of {draws}: {100 * float(worst):.1f}{PERCENT}" if draws > 1 and worst is not None else ""
+    return f"{100 * accuracy:.1f}{PERCENT}\n{ends}{more}", accuracy
+
+
+def _ratio_cell(entries: Iterable[dict[str, Any]], of: Design) -> Cell:
+    mean = over_seeds(entries, "value", "seed")
+    return mean_text(mean, "ratio", of.unit), mean.value if mean.n else None
 
 
 def _value_cell(entries: Iterable[dict[str, Any]], of: Design) -> Cell:
@@ -233,7 +372,10 @@ def _exactness(entry: dict[str, Any]) -> tuple[int, float]:
 
 
 def _flow_sentence(trained: str, finest: str, drop: Mean) -> str:
-    ends = f", 95 % {100 * drop.low:.1f} to {100 * drop.high:.1f}" if drop.known else ", no interval"
+    ends = ", no interval"
+    if drop.known:
+        least = detectable_text(detectable(drop), "accuracy")
+        ends = f", 95 % {100 * drop.low:.1f} to {100 * drop.high:.1f}, smallest detectable drop {least}"
     verdict = (
         "are no flows but networks of their solver" if drop.value > FLOW_MARGIN else "are still flows by this measure"
     )

@@ -6,30 +6,28 @@ Only numbers; how they are worded is left to `study.report.wording`, how they ar
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from study.durable import read_json, read_lines
-from study.errors import EnvironmentFault
+from study.checks.verdicts import Trust, trust
 from study.fronts import non_dominated
 from study.results import Results
 from study.statistics import (
     Interval,
     McNemar,
     PairedDifference,
+    family_level,
     holm,
     mcnemar,
     paired_difference,
     smallest_detectable_difference,
     wilson,
 )
-from study.survivors import Bits, Survivors, paired
+from study.survivors import Survivors, paired
 
 HEADLINE_MARGIN = 0.10
 """A front member this far below the teacher's clean accuracy is drawn but not headlined (S27)."""
 CLEAR_P = 0.05
+NOT_CHECKED = trust(())
 MOST_DETAILED = 12
 """Attacked students that can all be drawn with number and intervals."""
 
@@ -62,11 +60,18 @@ class Mark:
     clean: Rate
     robust: Rate
     on_front: bool
-    """Not dominated on test among the attacked students."""
+    """Not dominated on test among the attacked students whose numbers may be believed."""
     headlined: bool
-    """A student that is not more than HEADLINE_MARGIN below the teacher's clean accuracy."""
+    """A student that may be believed, not more than HEADLINE_MARGIN below the teacher's clean accuracy."""
     detailed: bool = True
     """Drawn with its number and intervals; among many students only those of the front are."""
+    trust: Trust = NOT_CHECKED
+    """Whether its robust accuracy may be believed."""
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the checks call its robust accuracy unreliable: the true one may be far lower (S25)."""
+        return self.trust.word == "unreliable"
 
 
 @dataclass(frozen=True)
@@ -76,31 +81,23 @@ class Comparison:
     first: Survivors
     second: Survivors
     measure: str
-    """robust or clean."""
+    """robust, clean, or robust_of_both: robust on the images that both get right when clean."""
     difference: PairedDifference
     """First minus second."""
     test: McNemar
     adjusted_p: float
     """Holm-adjusted over the family it was tested in."""
     detectable: float
-    """Smallest difference found four times in five at this n and this disagreement (S31)."""
+    """Smallest difference found four times in five at this n and this disagreement (S31), where it had to pass the
+    strictest step of its family's adjustment."""
+
+    favours_bound: bool = False
+    """Whether the one that comes out more robust has an upper bound for a robust accuracy (S25)."""
 
     @property
     def clear(self) -> bool:
-        """Whether the two can be told apart at this n."""
-        return self.adjusted_p < CLEAR_P
-
-
-@dataclass(frozen=True)
-class TwinGain:
-    """What distillation changed: a student less its alpha = 0 twin, on the same images."""
-
-    trial: int
-    robust: Comparison
-    clean: Comparison
-    of_both: tuple[Rate, Rate]
-    """Robust accuracy of student and twin on the images both classify correctly when clean (S27)."""
-    of_both_p: float
+        """Whether the two can be told apart at this n; an upper bound is ahead of nothing."""
+        return self.adjusted_p < CLEAR_P and not self.favours_bound
 
 
 def headline_epsilon(results: Results) -> float | None:
@@ -121,17 +118,18 @@ def marks(results: Results, epsilon: float) -> list[Mark]:
     """Place every model attacked at epsilon: students by trial, then twins, then teachers."""
     models = [results.survivors[name] for name in dict.fromkeys(results.robustness["model"])]
     models = [model for model in models if model.attacked_at(epsilon)]
-    placed = [_mark(model, epsilon) for model in models]
+    placed = [_mark(model, epsilon, results.attacked.trust_of(model.model, epsilon)) for model in models]
     students = [mark for mark in placed if mark.kind == "student"]
-    front = dict(zip(students, non_dominated([(m.clean.value, m.robust.value) for m in students]), strict=True))
-    floor = _headline_floor(results)
+    points, believed = [(m.clean.value, m.robust.value) for m in students], [not m.is_upper_bound for m in students]
+    front = dict(zip(students, non_dominated(points, believed), strict=True))
+    floor = headline_floor(results)
     crowded = len(students) > MOST_DETAILED
     detailed = {m.trial for m in students if front[m] or not crowded}
     return [
         replace(
             m,
             on_front=bool(front.get(m, False)),
-            headlined=m.kind == "student" and m.clean.value >= floor,
+            headlined=m.kind == "student" and m.clean.value >= floor and not m.is_upper_bound,
             detailed=m.kind == "teacher" or m.trial in detailed,
         )
         for m in placed
@@ -150,27 +148,18 @@ def teacher_clean(results: Results) -> Rate | None:
     return max(rates, key=lambda rate: rate.value, default=None)
 
 
+def headline_floor(results: Results) -> float:
+    """Give the clean accuracy below which a student is drawn, not headlined (S27); 0 without an attacked teacher."""
+    teacher = teacher_clean(results)
+    return teacher.value - HEADLINE_MARGIN if teacher else 0.0
+
+
 def neighbours(results: Results, epsilon: float) -> list[Comparison]:
     """Compare neighbouring members of the test front, by robust and by clean accuracy; Holm over all of them."""
     on_front = [mark for mark in marks(results, epsilon) if mark.on_front]
     ranked = [results.survivors[mark.model] for mark in sorted(on_front, key=lambda m: (-m.clean.value, m.model))]
     pairs = list(pairwise(ranked))
-    return _adjusted([compare(a, b, epsilon, measure) for a, b in pairs for measure in ("robust", "clean")])
-
-
-def twin_gains(results: Results, epsilon: float) -> list[TwinGain]:
-    """Compare each attacked student with its twin; Holm over the students."""
-    models = results.survivors.values()
-    twins = {m.trial: m for m in models if m.kind == "twin" and m.attacked_at(epsilon)}
-    students = [m for m in models if m.kind == "student" and m.attacked_at(epsilon) and m.trial in twins]
-    pairs = [(s, twins[s.trial]) for s in sorted(students, key=lambda m: m.trial or 0)]
-    robust = _adjusted([compare(s, t, epsilon, "robust") for s, t in pairs])
-    clean = _adjusted([compare(s, t, epsilon, "clean") for s, t in pairs])
-    gains = []
-    for (student, twin), by_robust, by_clean in zip(pairs, robust, clean, strict=True):
-        rates, p = _of_both(student, twin, epsilon)
-        gains.append(TwinGain(student.trial or 0, by_robust, by_clean, rates, p))
-    return gains
+    return as_family([compare(a, b, epsilon, measure) for a, b in pairs for measure in ("robust", "clean")])
 
 
 def compare(first: Survivors, second: Survivors, epsilon: float, measure: str) -> Comparison:
@@ -180,37 +169,57 @@ def compare(first: Survivors, second: Survivors, epsilon: float, measure: str) -
         first: One model.
         second: The other.
         epsilon: Where robust bits are taken from.
-        measure: robust or clean.
+        measure: robust, clean or robust_of_both.
 
     Returns:
         The comparison as a family of its own.
     """
     robust_a, robust_b, clean_a, clean_b = paired(first, second, epsilon)
-    a, b = (robust_a, robust_b) if measure == "robust" else (clean_a, clean_b)
+    a, b = (clean_a, clean_b) if measure == "clean" else (robust_a, robust_b)
+    if measure == "robust_of_both":
+        a, b = a[clean_a & clean_b], b[clean_a & clean_b]
     test = mcnemar(a, b)
-    n = len(a)
-    detectable = smallest_detectable_difference(n, (test.only_first + test.only_second) / n) if n else 1.0
-    return Comparison(first, second, measure, paired_difference(a, b), test, test.p_value, detectable)
+    found = Comparison(first, second, measure, paired_difference(a, b), test, test.p_value, detectable=1.0)
+    return _with_detectable(found, 1)
+
+
+def as_family(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Adjust comparisons that are judged together, by Holm, and what each of them can detect."""
+    adjusted = holm([comparison.test.p_value for comparison in comparisons])
+    return [
+        _with_detectable(replace(comparison, adjusted_p=p), len(comparisons))
+        for comparison, p in zip(comparisons, adjusted, strict=True)
+    ]
+
+
+def warned(results: Results, epsilon: float, comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Mark the comparisons of robust accuracy whose leader's number is an upper bound."""
+    return [replace(each, favours_bound=_favours_bound(results, epsilon, each)) for each in comparisons]
+
+
+def _favours_bound(results: Results, epsilon: float, found: Comparison) -> bool:
+    if found.measure == "clean":
+        return False
+    leader = found.first if found.difference.difference > 0 else found.second
+    return results.attacked.is_upper_bound(leader.model, epsilon)
+
+
+def _with_detectable(comparison: Comparison, family: int) -> Comparison:
+    n = comparison.difference.n
+    if not n:
+        return replace(comparison, detectable=1.0)
+    disagreement = (comparison.test.only_first + comparison.test.only_second) / n
+    level = family_level(family, 1 - CLEAR_P)
+    return replace(comparison, detectable=smallest_detectable_difference(n, disagreement, level))
 
 
 def is_undistilled(results: Results, trial: int | None) -> bool:
-    """Tell whether a trial was trained with alpha 0, sampled or fixed; such a student has no twin."""
+    """Tell whether a trial was trained without a teacher or with alpha 0, sampled or fixed; it has no twin."""
     if trial is None:
         return False
-    fixed = (results.settings(trial).get("distill") or {}).get("alpha")
-    alpha = results.params(trial).get("alpha", fixed)
-    return alpha is not None and float(alpha) == 0
-
-
-def reads_of_test(results: Results) -> tuple[int, int, int]:
-    """Count who has read this test set (S29): accesses by this study, by all studies beside it, and those studies."""
-    own = sum(event.get("type") == "test_access" for event in results.events)
-    total, studies = own, int(own > 0)
-    for other in sorted(results.path.resolve().parent.glob("*/study.json")):
-        if other.parent != results.path.resolve() and _split_hash(other) == results.study.get("split_hash"):
-            reads = sum(e.get("type") == "test_access" for e in read_lines(other.parent / "events.jsonl"))
-            total, studies = total + reads, studies + int(reads > 0)
-    return own, total, studies
+    distill = (results.settings(trial).get("distill") or {}) | results.params(trial)
+    alpha = distill.get("alpha")
+    return distill.get("method") == "none" or (alpha is not None and float(alpha) == 0)
 
 
 def clean_baselines(results: Results, split: str) -> list[tuple[str, float, int | None]]:
@@ -225,31 +234,8 @@ def clean_baselines(results: Results, split: str) -> list[tuple[str, float, int 
     return found
 
 
-def _mark(model: Survivors, epsilon: float) -> Mark:
+def _mark(model: Survivors, epsilon: float, verdict: Trust) -> Mark:
     clean, robust = int(model.clean_correct.sum()), int(model.robust(epsilon).sum())
-    return Mark(model.model, model.kind, model.trial, Rate(clean, model.n), Rate(robust, model.n), False, False)
-
-
-def _headline_floor(results: Results) -> float:
-    teacher = teacher_clean(results)
-    return teacher.value - HEADLINE_MARGIN if teacher else 0.0
-
-
-def _of_both(student: Survivors, twin: Survivors, epsilon: float) -> tuple[tuple[Rate, Rate], float]:
-    robust_s, robust_t, clean_s, clean_t = paired(student, twin, epsilon)
-    both: Bits = np.logical_and(clean_s, clean_t)
-    n = int(both.sum())
-    rates = Rate(int(robust_s[both].sum()), n), Rate(int(robust_t[both].sum()), n)
-    return rates, mcnemar(robust_s[both], robust_t[both]).p_value
-
-
-def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    adjusted = holm([comparison.test.p_value for comparison in comparisons])
-    return [replace(c, adjusted_p=p) for c, p in zip(comparisons, adjusted, strict=True)]
-
-
-def _split_hash(study_file: Path) -> str | None:
-    try:
-        return (read_json(study_file) or {}).get("split_hash")
-    except EnvironmentFault:
-        return None
+    return Mark(
+        model.model, model.kind, model.trial, Rate(clean, model.n), Rate(robust, model.n), False, False, trust=verdict
+    )

@@ -1,36 +1,33 @@
 """The report's tables as HTML: real <table> elements that read without JavaScript; every text is escaped here."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from math import isclose
+from typing import Any
 
 from study.report.stats import (
-    Comparison,
     Mark,
     Rate,
-    TwinGain,
     clean_baselines,
     epsilons,
     is_undistilled,
     marks,
-    neighbours,
-    twin_gains,
 )
 from study.report.wording import (
     epsilon_text,
     interval_text,
     model_text,
-    p_text,
     params_text,
-    points_text,
 )
 from study.results import Results
-from study.survivors import CARRIED
+from study.survivors import CARRIED, Survivors
 
 Cell = tuple[str, float | None]
 """Text shown, its second line in small print, and the number it is sorted by (None: by the text)."""
 Row = tuple[int | None, list[Cell]]
 """The trial behind the row, if any, and its cells."""
+_SMALLER, _TRANSFER = "at a smaller epsilon", "transfer"
 
 
 def attacked_table(results: Results) -> str:
@@ -51,33 +48,20 @@ def attacked_table(results: Results) -> str:
     return table("attacked", "Models attacked on test, and clean baselines", header, rows)
 
 
-def gains_table(results: Results) -> str:
-    """One row per student and epsilon: what distillation changed against the alpha = 0 twin."""
-    rows: list[Row] = []
-    for epsilon in epsilons(results):
-        for gain in twin_gains(results, epsilon):
-            rows.append((gain.trial, _gain_row(gain, epsilon)))
-    header = ["student", "epsilon", "robust accuracy less twin's", "Holm-adjusted", "detectable", "clean less twin's"]
-    header.append("robust where both are right when clean: student, twin")
-    return table("gains", "Students less their alpha = 0 twins, on the same images", header, rows) if rows else ""
-
-
 def attacks_table(results: Results) -> str:
     """One row per model and epsilon: what each attack of the cascade still found and broke."""
+    names = dict.fromkeys(results.robustness["model"])
+    broken = {(name, e): _broken_in_turn(results.survivors[name], e) for name in names for e in epsilons(results)}
+    columns = list(dict.fromkeys(column for found in broken.values() for column in found))
     rows: list[Row] = []
-    for name in dict.fromkeys(results.robustness["model"]):
-        model = results.survivors[name]
-        for epsilon in model.epsilons:
+    for (name, epsilon), found in broken.items():
+        if found:
+            model = results.survivors[name]
             left = int(model.clean_correct.sum())
             cells: list[Cell] = [(model_text(model), model.trial), (epsilon_text(epsilon), epsilon), (f"{left}", left)]
-            fallen = {column: (tried, broke) for column, tried, broke in model.counts(epsilon)}
-            for column in _all_columns(results):
-                tried, broke = fallen.get(column, (0, 0))
-                text = f"{broke}\nof {tried} tried" if column != CARRIED else f"{broke}"
-                cells.append((text if column in fallen else "not run", broke if column in fallen else None))
+            cells += [found.get(column, ("not run", None)) for column in columns]
             survivors = Rate(int(model.robust(epsilon).sum()), model.n)
-            rows.append((model.trial, [*cells, _rate_cell(survivors)]))
-    columns = ["at a smaller epsilon" if column == CARRIED else column for column in _all_columns(results)]
+            rows.append((model.trial, [*cells, rate_cell(survivors)]))
     header = ["model", "epsilon", "right when clean", *[f"broken: {c}" for c in columns], "survivors of all"]
     caption = (
         "Survivors attack by attack: each attack sees only the images that are still right, so its count is no rank"
@@ -85,12 +69,22 @@ def attacks_table(results: Results) -> str:
     return table("attacks", caption, header, rows)
 
 
-def neighbours_table(results: Results, epsilon: float) -> str:
-    """One row per pair of neighbours on the test front and measure."""
-    rows = [(None, _neighbour_row(comparison)) for comparison in neighbours(results, epsilon)]
-    header = ["neighbours", "measure", "difference", "Holm-adjusted", "detectable at this n", "distinguishable"]
-    caption = f"Neighbours on the test front at epsilon {epsilon_text(epsilon)}"
-    return table(f"neighbours-{epsilon_text(epsilon)}", caption, header, rows) if rows else ""
+def _broken_in_turn(model: Survivors, epsilon: float) -> dict[str, Cell]:
+    """Count what each column breaks that no column before it did; the images of other networks are one column."""
+    if not model.attacked_at(epsilon):
+        return {}
+    smaller = [own for own in model.epsilons if own < epsilon and not isclose(own, epsilon)]
+    fallen = model.clean_correct & ~(model.robust(smaller[-1]) if smaller else model.clean_correct)
+    counts, tried = {_SMALLER: int(fallen.sum())}, dict.fromkeys([_SMALLER], 0)
+    for (column, attempted, _), bits in zip(model.counts(epsilon), model.alone(epsilon, "").values(), strict=True):
+        name = _SMALLER if column == CARRIED else _TRANSFER if column.startswith(_TRANSFER) else column
+        counts[name] = counts.get(name, 0) + int((bits & model.clean_correct & ~fallen).sum())
+        tried[name] = max(tried.get(name, 0), attempted)
+        fallen = fallen | bits
+    return {
+        name: (f"{count}" if name == _SMALLER else f"{count}\nof {tried[name]} tried", count)
+        for name, count in counts.items()
+    }
 
 
 def trials_table(results: Results) -> str:
@@ -99,13 +93,20 @@ def trials_table(results: Results) -> str:
     trials = results.trials[results.trials["state"] == "COMPLETE"]
     for row in trials.sort_values(["on_front", "accuracy"], ascending=False).to_dict("records"):
         trial = int(row["trial"])
-        cells: list[Cell] = [(str(trial), trial), ("front" if row["on_front"] else "dominated", None)]
+        cells: list[Cell] = [(str(trial), trial), (_place(row), None)]
         for value, n in ((row["accuracy"], row["n"]), (row["adversarial_accuracy"], row["n_adversarial"])):
             cells.append((f"{100 * value:.1f} % (n = {n})", float(value)))
         cells.append((f"{row['nfe']:.4g}", float(row["nfe"])))
         rows.append((trial, [*cells, (params_text(results.params(trial)), None)]))
     header = ["trial", "place", "accuracy", "adversarial_accuracy", "nfe", "sampled point"]
     return table("trials", "Finished trials, measured on val_search", header, rows)
+
+
+def _place(row: Mapping[Any, Any]) -> str:
+    """Say where a finished trial stands; what failed a check stands nowhere (S16)."""
+    if isinstance(row["infeasible"], str):
+        return f"infeasible\n{row['infeasible']}"
+    return "front" if row["on_front"] else "dominated"
 
 
 def failures_table(results: Results) -> str:
@@ -133,10 +134,11 @@ def plain_table(identifier: str, caption: str, header: Sequence[str], rows: Sequ
 def _attacked_row(results: Results, mark: Mark, own: Sequence[Mark | None]) -> list[Cell]:
     place = {"student": "on the test front" if mark.on_front else "dominated on test"}.get(mark.kind, "")
     if mark.kind == "student":
-        place += "" if mark.headlined else ", not headlined"
+        place = "unreliable, off the front" if mark.is_upper_bound else place
+        place += "" if mark.headlined or mark.is_upper_bound else ", not headlined"
         place += ", not distilled (alpha 0)" if is_undistilled(results, mark.trial) else ""
-    cells: list[Cell] = [(f"{model_text(mark)}\n{place}", mark.trial), _rate_cell(mark.clean)]
-    cells += [_rate_cell(m.robust) if m else ("not attacked", None) for m in own]
+    cells: list[Cell] = [(f"{model_text(mark)}\n{place}", mark.trial), rate_cell(mark.clean)]
+    cells += [_robust_cell(m) if m else ("not attacked", None) for m in own]
     nfe = results.survivors[mark.model].nfe
     cells.append(("none", None) if math.isnan(nfe) else (f"{nfe:.4g}", nfe))
     rows = results.trials[results.trials["trial"] == mark.trial]["parameter_count"].dropna()
@@ -146,36 +148,6 @@ def _attacked_row(results: Results, mark: Mark, own: Sequence[Mark | None]) -> l
     return [*cells, ("as its student, alpha = 0" if mark.kind == "twin" else params_text(point), None)]
 
 
-def _gain_row(gain: TwinGain, epsilon: float) -> list[Cell]:
-    student, twin = gain.of_both
-    detectable = gain.robust.detectable
-    return [
-        (f"student {gain.trial}", gain.trial),
-        (epsilon_text(epsilon), epsilon),
-        _difference_cell(gain.robust),
-        (
-            f"{p_text(gain.robust.adjusted_p)}\n{'clear' if gain.robust.clear else 'not distinguishable'}",
-            gain.robust.adjusted_p,
-        ),
-        (f"{100 * detectable:.1f} points\nn = {gain.robust.difference.n}", detectable),
-        _difference_cell(gain.clean),
-        (_both_text(student, twin, gain.of_both_p), student.value - twin.value),
-    ]
-
-
-def _both_text(student: Rate, twin: Rate, p: float) -> str:
-    if not student.n:
-        return "none"
-    ends = f"{student.k} and {twin.k} of {student.n}, McNemar {p_text(p)}"
-    return f"{100 * student.value:.1f} and {100 * twin.value:.1f} %\n{ends}"
-
-
-def _difference_cell(comparison: Comparison) -> Cell:
-    d = comparison.difference
-    ends = f"{points_text(d.low)} to {points_text(d.high)}, McNemar {p_text(comparison.test.p_value)}"
-    return f"{points_text(d.difference)} points\n{ends}", d.difference
-
-
 def _teacher_parameters(results: Results, mark: Mark) -> int | None:
     for row in results.teachers.to_dict("records"):
         if mark.kind == "teacher" and str(row.get("teacher")) in mark.model and row.get("parameter_count"):
@@ -183,25 +155,15 @@ def _teacher_parameters(results: Results, mark: Mark) -> int | None:
     return None
 
 
-def _rate_cell(rate: Rate) -> Cell:
+def _robust_cell(mark: Mark) -> Cell:
+    """Write a robust accuracy with its verdict; an upper bound says so before anything else."""
+    text, value = rate_cell(mark.robust)
+    return f"{'at most ' if mark.is_upper_bound else ''}{text}, {mark.trust.word}", value
+
+
+def rate_cell(rate: Rate) -> Cell:
+    """Give a rate with its counts and interval."""
     return f"{100 * rate.value:.1f} %\n{rate.k} of {rate.n}, {interval_text(rate)}", rate.value
-
-
-def _neighbour_row(comparison: Comparison) -> list[Cell]:
-    pair = f"{model_text(comparison.first)}, {model_text(comparison.second)}"
-    n = comparison.difference.n
-    return [
-        (pair, None),
-        ("robust accuracy" if comparison.measure == "robust" else "accuracy", None),
-        _difference_cell(comparison),
-        (p_text(comparison.adjusted_p), comparison.adjusted_p),
-        (f"{points_text(comparison.detectable).removeprefix('+')} points (n = {n})", comparison.detectable),
-        ("yes" if comparison.clear else "no", None),
-    ]
-
-
-def _all_columns(results: Results) -> list[str]:
-    return list(dict.fromkeys(column for model in results.survivors.values() for column in model.columns))
 
 
 def table(identifier: str, caption: str, header: Sequence[str], rows: Sequence[Row]) -> str:

@@ -11,21 +11,23 @@ from study.report.stats import (
     Comparison,
     Mark,
     Rate,
-    TwinGain,
     headline,
     headline_epsilon,
     is_undistilled,
     neighbours,
     teacher_clean,
-    twin_gains,
 )
+from study.report.trust_wording import verdict_sentence
+from study.report.twins import TwinGain, matched_gains, twin_gains
 from study.results import Results
 from study.survivors import Survivors
+from study.undistilled import KIND, number_of
 
 _NO_TWINS = (
     "the space trains no twins (robustness.twins: false), so what distillation changes is read from its "
     "own undistilled students, under Design"
 )
+_IN_TABLES = "they stand in the tables, not in a headline"
 PERCENT = "\u00a0%"
 MINUS = "\u2212"
 INCOMPLETE = {
@@ -98,6 +100,8 @@ def configuration_lines(results: Results, trial: int) -> list[str]:
 
 def model_text(model: Survivors | Mark) -> str:
     """Name a model as the page does."""
+    if model.kind == KIND:
+        return f"undistilled network {number_of(model.model)}"
     return model.kind if model.trial is None else f"{model.kind} {model.trial}"
 
 
@@ -113,7 +117,7 @@ def finding(results: Results) -> str:
     epsilon = headline_epsilon(results)
     if epsilon is not None:
         best = headline(results, epsilon)
-        return _robust_finding(results, epsilon, best) if best else _nobody_headlined(results)
+        return _robust_finding(results, epsilon, best) if best else _nobody_headlined(results, epsilon)
     if len(results.front):
         return _front_finding(results)
     complete = int((results.trials["state"] == "COMPLETE").sum())
@@ -135,13 +139,14 @@ def neighbours_text(results: Results, epsilon: float) -> str:
     robust = [c for c in found if c.measure == "robust"]
     clean = [c for c in found if c.measure == "clean"]
     told = [sum(c.clear for c in family) for family in (robust, clean)]
-    n, detectable = robust[0].difference.n, max(c.detectable for c in robust)
+    n = robust[0].difference.n
+    least = [f"{100 * max(c.detectable for c in family):.1f}" for family in (robust, clean)]
     return (
         f"{at}, {told[0]} of {len(robust)} neighbouring pairs on the test front are distinguishable by robust accuracy "
         f"and {told[1]} of {len(clean)} by clean accuracy (exact McNemar test on the same {n} images, Holm-adjusted "
-        f"over {len(found)} tests). The smallest difference in robust accuracy that this n would find four times in "
-        f"five is {100 * detectable:.1f} points for the pair that disagrees most. Where neighbours are not "
-        "distinguishable, their order on the front may be chance."
+        f"over {len(found)} tests). The smallest difference that this n would find four times in five is {least[0]} "
+        f"points of robust and {least[1]} of clean accuracy, for the pairs that disagree most. Where neighbours are "
+        "not distinguishable, their order on the front may be chance."
     )
 
 
@@ -153,14 +158,41 @@ def twins_text(results: Results, epsilon: float) -> str:
         return f"{at} nothing is compared with a twin: {_NO_TWINS}."
     if not gains:
         return f"{at} no attacked student has an attacked twin, so the effect of distillation cannot be told."
-    better = sum(g.robust.clear and g.robust.difference.difference > 0 for g in gains)
-    worse = sum(g.robust.clear and g.robust.difference.difference < 0 for g in gains)
-    detectable = max(g.robust.detectable for g in gains)
-    paired_up = f"{_count(len(gains), 'student')} with a twin (same network and training, alpha = 0)"
+    shown = [g for g in gains if g.headlined]
+    if not shown:
+        return (
+            f"{at} every student with a twin is more than 10 points below the teacher's clean accuracy: {_IN_TABLES}."
+        )
+    better = sum(g.robust.clear and g.robust.difference.difference > 0 for g in shown)
+    worse = sum(g.robust.clear and g.robust.difference.difference < 0 for g in shown)
+    detectable = max(g.robust.detectable for g in shown)
+    paired_up = f"{_count(len(shown), 'student')} with a twin (same network and training, alpha = 0)"
+    far = "" if len(shown) == len(gains) else f" {len(gains) - len(shown)} far below the teacher: {_IN_TABLES}."
     return (
         f"{at}, of {paired_up}, {better} are clearly more robust than it, {worse} clearly less, and "
-        f"{len(gains) - better - worse} cannot be told apart (exact McNemar, Holm-adjusted; "
-        f"n = {gains[0].robust.difference.n}, smallest detectable difference up to {100 * detectable:.1f} points)."
+        f"{len(shown) - better - worse} cannot be told apart (exact McNemar, Holm-adjusted; "
+        f"n = {shown[0].robust.difference.n}, smallest detectable difference up to {100 * detectable:.1f} points).{far}"
+    )
+
+
+def alike_text(results: Results, epsilon: float) -> str:
+    """Say what distillation changed at like clean accuracy, over all headlined students; empty without any."""
+    gains = [gain for gain in matched_gains(results, epsilon) if gain.headlined]
+    if not gains:
+        return ""
+    found = [gain.robust for gain in gains if gain.robust is not None]
+    none = len(gains) - len(found)
+    without = f" For {none} of {len(gains)} there is no undistilled network of like accuracy." if none else ""
+    if not found:
+        return f"At epsilon {epsilon_text(epsilon)}, at like clean accuracy, nothing can be compared.{without}"
+    better = sum(c.clear and c.difference.difference > 0 for c in found)
+    worse = sum(c.clear and c.difference.difference < 0 for c in found)
+    least = 100 * max(c.detectable for c in found)
+    return (
+        f"At epsilon {epsilon_text(epsilon)}, of {_count(len(found), 'student')} beside the undistilled network of "
+        f"nearest clean accuracy, {better} are clearly more robust than it, {worse} clearly less, and "
+        f"{len(found) - better - worse} cannot be told apart (smallest detectable difference up to {least:.1f} "
+        f"points).{without}"
     )
 
 
@@ -181,13 +213,22 @@ def _count(number: int, what: str) -> str:
 
 def _robust_finding(results: Results, epsilon: float, best: Mark) -> str:
     attacked = sum(model.kind == "student" for model in results.survivors.values())
-    what = f"Of {_count(attacked, 'attacked student')}, {model_text(best)} keeps the highest robust accuracy"
+    bounds = _upper_bounds(results, epsilon)
+    doubt = f" ({bounds} left out as unreliable)" if bounds else ""
+    what = f"Of {_count(attacked, 'attacked student')}{doubt}, {model_text(best)} keeps the highest robust accuracy"
     numbers = (
         f"{rate_text(best.robust)} of the test images at epsilon {epsilon_text(epsilon)} (95 % interval "
         f"{interval_text(best.robust)}{PERCENT}), with {rate_text(best.clean)} clean accuracy"
     )
     gain = next((g for g in twin_gains(results, epsilon) if g.trial == best.trial), None)
-    return f"{what}: {numbers}; {_gain_clause(results, gain, is_undistilled(results, best.trial))}."
+    clause = _gain_clause(results, gain, is_undistilled(results, best.trial))
+    return f"{what}: {numbers}; {clause}. {verdict_sentence(best.trust)}."
+
+
+def _upper_bounds(results: Results, epsilon: float) -> int:
+    """Count the students whose numbers the checks do not believe."""
+    students = [model.model for model in results.survivors.values() if model.kind == "student"]
+    return sum(results.attacked.is_upper_bound(name, epsilon) for name in students)
 
 
 def _asks_for_twins(results: Results) -> bool:
@@ -202,18 +243,21 @@ def _gain_clause(results: Results, gain: TwinGain | None, undistilled: bool) -> 
         return _NO_TWINS
     if gain is None:
         return "it has no attacked twin, so this says nothing about distillation"
-    if gain.robust.clear:
-        verdict = "a clear difference"
-    else:
-        size = 100 * gain.robust.detectable
-        verdict = f"not distinguishable from none at n = {gain.robust.difference.n} (detectable: {size:.1f} points)"
-    return f"against its undistilled twin that is {difference_text(gain.robust)}, {verdict}"
+    verdict = "a clear difference" if gain.robust.clear else "not distinguishable from none"
+    size = f"(detectable: {100 * gain.robust.detectable:.1f} points)"
+    n = gain.robust.difference.n
+    return f"against its undistilled twin that is {difference_text(gain.robust)}, {verdict} at n = {n} {size}"
 
 
-def _nobody_headlined(results: Results) -> str:
+def _nobody_headlined(results: Results, epsilon: float) -> str:
     if not any(model.kind == "student" for model in results.survivors.values()):
         return "No student has been attacked on test yet, so nothing can be said about the robustness of students."
-    return "Every attacked student is more than 10 points below its teacher's clean accuracy; none is worth a headline."
+    bounds = _upper_bounds(results, epsilon)
+    doubt = f", or an upper bound by the checks ({bounds} of them)" if bounds else ""
+    return (
+        f"Every attacked student is more than 10 points below its teacher's clean accuracy{doubt}; none is worth a "
+        "headline."
+    )
 
 
 def _front_finding(results: Results) -> str:

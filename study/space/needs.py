@@ -51,6 +51,7 @@ def _chooses(key: str) -> Callable[[str | None], bool]:
 _DIRECT: tuple[Need, ...] = (
     *(Need(key, "arch", is_stepped) for key in ("channels", "norm", "time", "solver", "horizon")),
     *(Need(key, "arch", is_ode) for key in ("blocks", "gain", "gradient")),
+    Need("adjoint_steps", "gradient", "adjoint".__eq__),
     Need("dynamics", "arch", takes_dynamics),
     Need("damping", "dynamics", "plain".__ne__),
     Need("damping_decay", "damping", _is_learned),

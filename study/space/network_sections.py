@@ -25,6 +25,9 @@ MAX_STEPS = 10_000
 LEARNED = "learned"
 """The damping that is trained with the weights."""
 
+TRAINED = "trained"
+"""The gradient that a student was trained with, as attacks may follow it."""
+
 SEED = Number(low=0, high=2**32 - 1, whole=True)
 COUNT = Number(low=1, high=10**6, whole=True)
 
@@ -91,9 +94,10 @@ class Student(Section):
     """Cap on the evaluations of one adaptive solve (S14)."""
     gradient: Annotated[str, Rule(Name(names=("direct", "adjoint")))] = "direct"
     """Backpropagation through the solver, or the adjoint equation."""
+    adjoint_steps: Annotated[int | None, Rule(_STEPS)] = None
+    """Euler steps of the adjoint's way back; null = back as the solve went forth. Few make the gradient wrong."""
 
 
-@final
 class Solve(Section):
     """How a trained ODE student is solved, where that differs from its training; null = as before."""
 
@@ -113,6 +117,16 @@ class Solve(Section):
     """Absolute tolerance of an adaptive solver."""
     max_evaluations: Annotated[int | None, Rule(Number(low=1, high=10**6, whole=True, nullable=True))] = None
     """Cap on one adaptive solve."""
+
+
+@final
+class AttackSolve(Solve):
+    """How the network is solved whose gradients attacks follow."""
+
+    gradient: Annotated[str, Rule(Name(names=("direct", "adjoint", TRAINED)))] = "direct"
+    """Backpropagation through the solver, the adjoint equation, or whichever the student was trained with."""
+    adjoint_steps: Annotated[int | None, Rule(_STEPS)] = None
+    """Euler steps of the adjoint's way back; only with gradient adjoint, trained brings its own."""
 
 
 @final

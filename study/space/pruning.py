@@ -6,7 +6,7 @@ from typing import Any
 from nodekd.distill.catalog import CHAINED_METHODS
 from nodekd.models.catalog import is_ode
 from study.space.needs import idle_keys
-from study.space.network_sections import DISCRETISATIONS, Solve
+from study.space.network_sections import DISCRETISATIONS, TRAINED, Solve
 from study.space.solving import discretisation_fault, given_discretisations, laid_over, solve_fault, stated
 from study.space.teaching import times_fault
 
@@ -84,10 +84,12 @@ def solves(student: Mapping[str, Any], changes: Mapping[str, Solve]) -> SectionV
     current: Mapping[str, Any] = student
     for name, change in changes.items() if is_ode(student["arch"]) else ():
         said = stated(change)
+        if said.get("gradient") == TRAINED and student["gradient"] == "direct":
+            del said["gradient"]  # attacks follow it anyway
         if said:
             current = laid_over(current, said)
             found[name] = {key: value for key, value in said.items() if key in current}
-            fault = solve_fault(current)
+            fault = solve_fault(current, said)
             if fault is not None:
                 raise ValueError(f"`{name}` cannot be done: {fault}.")
     return found

@@ -52,7 +52,7 @@ def number(value: object) -> float | int:
     Raises:
         RefusedError: If it is no number, not finite, or a fraction over zero.
     """
-    if isinstance(value, str) and len(value) <= MAX_DIGITS and _FRACTION.fullmatch(value):
+    if isinstance(value, str) and _is_fraction(value):
         upper, lower = value.split("/")
         if int(lower) == 0:
             raise RefusedError(f"must be a number, but got {value!r}, which divides by zero.")
@@ -65,6 +65,10 @@ def number(value: object) -> float | int:
     if not math.isfinite(value):
         raise RefusedError(f"must be a finite number, but got {value}.")
     return value
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_DIGITS and _FRACTION.fullmatch(value) is not None
 
 
 @final
@@ -82,8 +86,6 @@ class Number:
     whole_above: float = math.inf
     """Beyond this only whole numbers make sense (a fraction of one GPU, but not of two)."""
     words: tuple[str, ...] = ()
-    later: tuple[str, ...] = ()
-    """Words that a later version will understand."""
     nullable: bool = False
 
     def __call__(self, value: object) -> float | int | str | None:
@@ -92,12 +94,11 @@ class Number:
             return None
         if isinstance(value, str) and value in self.words:
             return value
-        if isinstance(value, str) and value in self.later:
-            raise RefusedError(f"{value!r} {NOT_AVAILABLE}; give {self.described}.")
         try:
             parsed = number(value)
         except RefusedError as refused:
-            if not self.words:
+            is_meant_as_number = isinstance(value, float) or _is_fraction(value)
+            if not self.words or is_meant_as_number:
                 raise
             word = closest(value, self.words) if isinstance(value, str) else None
             raise RefusedError(f"must be {self.described}, but got {got(value)}.", word) from refused
@@ -200,23 +201,25 @@ class Text:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A list of different numbers, kept in ascending order."""
+    """A list of different numbers, kept in ascending order; words that stand for numbers come first."""
 
     each: Number
     example: str = "[1/16, 0.1]"
     """Such a list, as it is written."""
 
-    def __call__(self, value: object) -> tuple[float, ...]:
-        """Return the numbers or raise `RefusedError`."""
-        if isinstance(value, str) and value in self.each.later:
-            self.each(value)
+    def __call__(self, value: object) -> tuple[float | str, ...]:
+        """Return the numbers or raise `RefusedError`; one word alone is a list of itself."""
+        if isinstance(value, str) and value in self.each.words:
+            return (value,)
         if not isinstance(value, list) or not value:
             what = "[]" if value == [] else got(value)
-            raise RefusedError(f"must be a list of numbers such as {self.example}, but got {what}.")
-        parsed = [item for item in map(self.each, value) if isinstance(item, int | float)]
+            words = "".join(f", or {word!r}" for word in self.each.words)
+            meant = closest(value, self.each.words) if isinstance(value, str) else None
+            raise RefusedError(f"must be a list of numbers such as {self.example}{words}, but got {what}.", meant)
+        parsed = [item for item in map(self.each, value) if item is not None]
         if len(set(parsed)) < len(parsed):
             raise RefusedError(f"must be different numbers, but {first_double(parsed)} stands there twice.")
-        return tuple(sorted(parsed))
+        return tuple(sorted(parsed, key=lambda item: (0.0 if isinstance(item, str) else 1.0, item)))
 
 
 @final

@@ -22,6 +22,7 @@ def check_rules(reading: Reading) -> None:
         check_attacking,
         check_features,
         check_feature_times,
+        _check_undistilled_search,
     )
     for check in by_branch:
         try:
@@ -47,6 +48,17 @@ def _check_sampler(reading: Reading) -> None:
         if parameter.kind == "float" and parameter.step is None:
             message = f"a grid needs finitely many values, but `{parameter.name}` is a {parameter.described}; "
             reading.problems.add(reading.place(parameter.name), message + "use choice, int or step.")
+
+
+def _check_undistilled_search(reading: Reading) -> None:
+    """Check that a search without distillation is another search than the students' own."""
+    if not reading.sections.values["robustness"].undistilled_search or not reading.known("method"):
+        return
+    if {reading.effective("method", branch) for branch in reading.branches(("method",))} == {"none"}:
+        message = (
+            "`robustness.undistilled_search` would search the same again, as method is none everywhere; remove it."
+        )
+        reading.problems.add(reading.place_in("robustness", "undistilled_search"), message)
 
 
 def _is_sampler_overridden(reading: Reading, place: Place) -> bool:

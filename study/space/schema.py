@@ -11,7 +11,7 @@ from pydantic import PlainValidator as Rule
 
 from nodekd.data.catalog import DATASETS, MAX_SIZE, MIN_SIZE
 from study.space.measure_sections import Objectives, Probes, Robustness, Search
-from study.space.network_sections import COUNT, SEED, Distill, Solve, Student, Train
+from study.space.network_sections import COUNT, SEED, AttackSolve, Distill, Solve, Student, Train
 from study.space.quantities import Flag, Name, Number, Quantity, Text
 from study.space.section import Section, quantities
 
@@ -99,7 +99,7 @@ SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "student": Student,
     "evaluate": Solve,
-    "attack": Solve,
+    "attack": AttackSolve,
     "distill": Distill,
     "train": Train,
     "objectives": Objectives,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, final
 from pydantic import ValidationError
 
 from nodekd.attacks.catalog import EPSILONS
+from study.space.measure_sections import AUTO
 from study.space.network_sections import Teacher
 from study.space.problems import Place, Problems, closest
 from study.space.quantities import NOT_AVAILABLE, RefusedError, got
@@ -196,10 +197,11 @@ def _filled(teacher: Teacher, seed: int) -> Teacher:
 
 def _check_epsilons(sections: Sections, fallback: Place, problems: Problems) -> None:
     search, robustness = sections.values["search"], sections.values["robustness"]
-    for section, key, epsilon, norm in (
-        ("search", "epsilon", search.epsilon, search.norm),
-        ("robustness", "epsilons", max(robustness.epsilons), robustness.norm),
+    for section, key, radii, norm in (
+        ("search", "epsilon", (search.epsilon,), search.norm),
+        ("robustness", "epsilons", robustness.epsilons, robustness.norm),
     ):
+        epsilon = max((radius for radius in radii if radius != AUTO), default=0.0)
         if norm == "linf" and epsilon > 1:
             place = sections.given[section].get(key, fallback)
             problems.add(

@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 from study.space.anchors import Anchor
 from study.space.contrast import Contrast
-from study.space.measure_sections import Objectives, Probes, Robustness, Search
-from study.space.network_sections import Distill, Solve, Student, Teacher, Train
+from study.space.measure_sections import AUTO, Objectives, Probes, Robustness, Search
+from study.space.network_sections import AttackSolve, Distill, Solve, Student, Teacher, Train
 from study.space.parameters import Parameter, active_values
 from study.space.pruning import pruned, reads_one_teacher, solves
 from study.space.quantities import RefusedError
@@ -63,7 +63,7 @@ class Space:
     teachers: tuple[Teacher, ...]
     student: Student
     evaluate: Solve
-    attack: Solve
+    attack: AttackSolve
     distill: Distill
     train: Train
     parameters: tuple[Parameter, ...]
@@ -159,7 +159,13 @@ class Space:
         """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, at most 2 epsilons, its own name."""
         short = [teacher.train.model_copy(update={"epochs": 1}) for teacher in self.teachers]
         teachers = (each.model_copy(update={"train": train}) for each, train in zip(self.teachers, short, strict=True))
-        robustness = {"images": SMOKE_IMAGES, "epsilons": self.robustness.epsilons[:2]}
+        robustness = {
+            "images": SMOKE_IMAGES,
+            "check_images": SMOKE_IMAGES,
+            "epsilons": _few(self.robustness.epsilons),
+            "replicates": min(1, self.robustness.replicates),
+            "random_students": min(1, self.robustness.random_students),
+        }
         return replace(
             self,
             study=self.study.model_copy(update={"name": f"{self.study.name}-smoke"}),
@@ -193,6 +199,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         elif before[key] != after[key]:
             lines.append(f"{key} was {json.dumps(before[key])} and is now {json.dumps(after[key])}")
     return lines
+
+
+def _few(epsilons: tuple[float | Literal["auto"], ...]) -> tuple[float | Literal["auto"], ...]:
+    """Keep at most two radii; `auto` stands for two."""
+    return (AUTO,) if AUTO in epsilons else epsilons[:2]
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -6,7 +6,14 @@ from typing import Any
 
 from nodekd.models.catalog import UNTIED_STUDENTS, is_ode, is_stepped
 from nodekd.ode.integrator import ADAPTIVE, FIXED
-from study.space.network_sections import DEFAULT_EVALUATIONS, DISCRETISATIONS, MAX_STEPS, TOLERANCES, Solve
+from study.space.network_sections import (
+    DEFAULT_EVALUATIONS,
+    DISCRETISATIONS,
+    MAX_STEPS,
+    TOLERANCES,
+    TRAINED,
+    Solve,
+)
 from study.space.parameters import Parameter
 from study.space.ranges import Drafts
 from study.space.reading import Branch, Reading, after, highest
@@ -107,8 +114,9 @@ def corners(value: Any, stages: int) -> Iterable[float]:
 
 
 def stated(change: Solve) -> dict[str, Any]:
-    """Return the keys of a change that say anything."""
-    return {key: value for key, value in dump(change).items() if value is not None}
+    """Return the keys of a change that say anything else than what holds anyway."""
+    defaults = type(change).model_fields
+    return {key: value for key, value in dump(change).items() if value != defaults[key].default}
 
 
 def laid_over(solve: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,24 +124,29 @@ def laid_over(solve: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, 
 
     Args:
         solve: Keys of `Student` that count at a point.
-        change: Keys of `Solve` that say anything.
+        change: Keys of `Solve`, or of `AttackSolve`, that say anything.
     """
     replaced = {"discretisation", *DISCRETISATIONS} if set(change) & set(DISCRETISATIONS) else set()
-    merged = {key: value for key, value in solve.items() if key not in replaced} | dict(change)
+    replaced |= {"adjoint_steps"} if change.get("gradient") == "adjoint" else set()
+    said = {key: value for key, value in change.items() if value != TRAINED}
+    merged = {key: value for key, value in solve.items() if key not in replaced} | said
     if merged["solver"] in FIXED:
         kept = {key: value for key, value in merged.items() if key not in TOLERANCES}
         return kept if given_discretisations(kept) else kept | {"evaluations": DEFAULT_EVALUATIONS}
     return {key: value for key, value in merged.items() if key not in {"discretisation", *DISCRETISATIONS}}
 
 
-def solve_fault(solve: Mapping[str, Any]) -> str | None:
-    """Say why a solve cannot be done, or None where it can."""
+def solve_fault(solve: Mapping[str, Any], change: Mapping[str, Any]) -> str | None:
+    """Say why a solve cannot be done after a change, or None where it can; gradients are direct unless asked for."""
+    if solve["solver"] == "rk4_classic" and "gradient" in change and solve.get("gradient") == "adjoint":
+        return "rk4_classic has no adjoint; choose rk4 (the 3/8 rule) or attack.gradient: direct"
     if solve["solver"] not in FIXED:
         return None
     given = given_discretisations(solve)
     if len(given) > 1:
         return f"{solve['solver']} gets {' and '.join(given)}; give exactly one"
-    return discretisation_fault(solve["solver"], solve["horizon"], given[0], solve[given[0]])
+    fault = discretisation_fault(solve["solver"], solve["horizon"], given[0], solve[given[0]])
+    return None if fault is None else f"{fault}; give a discretisation that fits"
 
 
 def _check_changes(reading: Reading) -> None:
@@ -147,13 +160,13 @@ def _check_changes(reading: Reading) -> None:
         for name, change in changes.items():
             current = laid_over(current, change)
             used[name] |= set(change) & set(current)
-            fault = solve_fault(current) if change else None
+            fault = solve_fault(current, change) if change else None
             if fault is not None:
                 place = max((reading.place_in(name, key) for key in change), key=after)
-                reading.problems.add(
-                    place, f"`{name}` cannot be done: {fault}. Give `{name}` a discretisation that fits."
-                )
+                reading.problems.add(place, f"`{name}` cannot be done: {fault}.")
     for name, change in changes.items():
+        if change.get("gradient") != "adjoint":
+            used[name].discard("adjoint_steps")
         for key in set(change) - used[name]:
             reason = "none of its solvers reads it" if is_solved else "no student has an ODE that could be solved so"
             message = f"`{name}.{key}` has no effect: {reason}; remove it."
@@ -166,7 +179,8 @@ def _trained_solves(reading: Reading) -> Iterator[dict[str, Any]]:
         values = {name: reading.effective(name, branch) for name in KEYS}
         if not is_ode(values["arch"]):
             continue
-        solve = {"solver": values["solver"], "horizon": float(highest(values["horizon"]))}
+        solve = {name: values[name] for name in ("solver", "gradient")}
+        solve["horizon"] = float(highest(values["horizon"]))
         given = given_discretisations(values) if values["solver"] in FIXED else []
         if len(given) == 1:
             for corner in corners(values[given[0]], max(FIXED.values())):

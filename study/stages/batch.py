@@ -1,7 +1,7 @@
 """A stage whose jobs are known when it begins: hand them out, hand a lost one out again, and settle for good."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -42,6 +42,11 @@ class Batch:
         self._in_flight: set[str] = set()
         self._handed_out: Counter[str] = Counter()
         context.observer.stage(name, len(self._planned), len(self._planned) - len(self._todo))
+
+    @property
+    def keys(self) -> Collection[str]:
+        """All its jobs."""
+        return self._planned.keys()
 
     def next(self) -> Job | None:
         """Return the next job, or None while there is none to hand out."""

@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeVar, final
 
 from study.engine.job import Job
+from study.epsilons import FROZEN, attacked_epsilons, headline, judged_epsilon
 from study.errors import StudyFailed
 from study.ledger import Ledger
 from study.space.settings import Space
+
+_Found = TypeVar("_Found")
 
 
 class Observer(Protocol):
@@ -69,6 +72,41 @@ class Context:
             "threads": self.space.resources.cpus,
         }
         return Job(study=str(self.ledger.root.resolve()), key=key, kind=kind, payload={**payload, **common})
+
+    @property
+    def epsilon(self) -> float:
+        """Radius of the search's attacks and of the front's, under `search.norm`; `auto` once it is settled.
+
+        Raises:
+            StudyFailed: If the pilot has not settled it yet.
+        """
+        return self._in_force(headline(self.space, self.ledger.root))
+
+    @property
+    def epsilons(self) -> tuple[float, ...]:
+        """Radii of the robustness stage, ascending, under `robustness.norm`; `auto` once it is settled.
+
+        Raises:
+            StudyFailed: If the pilot has not settled it yet.
+        """
+        return self._in_force(attacked_epsilons(self.space, self.ledger.root))
+
+    @property
+    def headline(self) -> float:
+        """Of `epsilons` the one that is shown first: the search's where it is attacked, otherwise the smallest.
+
+        Raises:
+            StudyFailed: If the pilot has not settled it yet.
+        """
+        return self._in_force(judged_epsilon(self.space, self.ledger.root))
+
+    def _in_force(self, found: _Found | None) -> _Found:
+        if found is None:
+            raise StudyFailed(
+                f"epsilon auto is settled by a pilot after the teachers, but {self.ledger.root / FROZEN} does not say "
+                "it. Give the same command again."
+            )
+        return found
 
     def metrics(self, key: str) -> dict[str, Any]:
         """Return the metrics of a job that must be complete.

@@ -1,16 +1,19 @@
 """Third stage: what may belong to the front is measured again, on val_front, with the real attacks (S18)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from study.durable import read_json, replace_json
 from study.errors import StudyFailed
+from study.feasibility import objections
 from study.fronts import near_front, next_after_front, non_dominated
+from study.stages import race
 from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.pipeline import Stage
-from study.stages.search import trial_number
+from study.stages.searches import STUDENTS, Searched, front_key, identity, trial_number
 from study.stages.teachers import (
     FRONT_SPLIT,
     attack_settings,
@@ -26,37 +29,51 @@ NEAR = 2.0
 FILL_UP_WITHIN = 1.0
 """Standard errors within which dominated students fill up a short front."""
 FEWEST_STUDENTS = 3
-SELECTION = "front/selection.json"
+SELECTION = STUDENTS.selection
 RULE = (
     f"trials within {NEAR:g} standard errors of the search front are attacked on val_front "
     "(APGD-CE, APGD-T, transfer); "
     f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
     f"{FILL_UP_WITHIN:g} standard error"
 )
+RACED = (
+    "; a candidate that another one, at least as accurate, surely beats (exact McNemar test, Holm-adjusted) is not "
+    "attacked further and cannot be chosen"
+)
 EVERYONE = "every completed trial is attacked on test (robustness.select: all); no front is chosen on val_front"
 
 
-def stages(context: Context) -> Iterator[Stage]:
-    """Measure the candidates on val_front, then write down which students are attacked on test.
+def stages(context: Context, searched: Searched = STUDENTS) -> Iterator[Stage]:
+    """Measure a search's candidates on val_front, then write down which of its networks are attacked on test.
 
     Where every student goes to test, nothing is chosen, and nothing is measured for a choice.
     """
     if context.space.robustness.select == "all":
-        write_everyone(context)
+        write_everyone(context, searched)
         return
     for name in teacher_names(context):
         context.metrics(front_pool_key(name))
-    yield Batch(context, "front", [_candidate_job(context, key) for key in candidates(context)])
-    write_selection(context)
+    trials, name = candidates(context, searched), searched.stage("front")
+    if is_race(context, trials):
+        yield from race.stages(context, trials, name)
+    else:
+        yield Batch(context, name, [_candidate_job(context, key) for key in trials])
+    write_selection(context, searched)
 
 
-def candidates(context: Context) -> list[str]:
-    """Return the completed trials within two standard errors of the search front.
+def is_race(context: Context, trials: Sequence[str]) -> bool:
+    """Tell whether the candidates race; not where an earlier launch measured some of them whole."""
+    whole = any(context.is_complete(front_key(trial)) for trial in trials)
+    return context.space.robustness.racing and not whole
+
+
+def candidates(context: Context, searched: Searched = STUDENTS) -> list[str]:
+    """Return the trials within two standard errors of the search front, of those whose checks did not fail (S16).
 
     Raises:
-        StudyFailed: If no trial completed.
+        StudyFailed: If no trial completed, or all failed their checks.
     """
-    trials = completed(context)
+    trials = feasible(context, searched)
     points, errors = [], []
     for key in trials:
         outcome = context.ledger.outcome(key) or {}
@@ -68,17 +85,11 @@ def candidates(context: Context) -> list[str]:
     return [key for key, is_near in zip(trials, near, strict=True) if is_near]
 
 
-def candidate_key(trial: str) -> str:
-    """Return the job that measures a trial on val_front."""
-    return f"front/{trial.rpartition('/')[2]}"
-
-
-def write_selection(context: Context) -> None:
-    """Choose the students for test by what val_front shows; a choice once made stays while its candidates do."""
-    measured = [key for key in candidates(context) if context.is_complete(candidate_key(key))]
-    points, errors = [], []
-    for key in measured:
-        metrics = context.metrics(candidate_key(key))
+def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
+    """Choose the networks for test by what val_front shows; a choice once made stays while its candidates do."""
+    found, raced = _measured(context, candidates(context, searched))
+    measured, points, errors = list(found), [], []
+    for metrics in found.values():
         point = [metrics["accuracy"], metrics["robust"][0]["robust_accuracy"]]
         points.append(point)
         errors.append(standard_error(point, [metrics["n"], metrics["n"]]))
@@ -89,13 +100,14 @@ def write_selection(context: Context) -> None:
     ordered = sorted(front.tolist(), key=lambda i: (-points[i][0], numbers[i]))
     chosen = _thin(ordered, context.space.robustness.max_students) + extra.tolist()
     replace_json(
-        context.ledger.root / SELECTION,
+        context.ledger.root / searched.selection,
         {
             "schema": 1,
-            "rule": RULE,
+            "rule": RULE if raced is None else RULE + RACED,
             "candidates": numbers,
             "front": sorted(numbers[i] for i in front),
             "attacked": sorted(numbers[i] for i in chosen[: context.space.robustness.max_students]),
+            "race": raced,
         },
     )
     if not chosen:
@@ -105,33 +117,60 @@ def write_selection(context: Context) -> None:
         )
 
 
-def write_everyone(context: Context) -> None:
+def write_everyone(context: Context, searched: Searched = STUDENTS) -> None:
     """Choose every completed trial, as a designed experiment needs."""
-    attacked = [trial_number(key) for key in completed(context)]
+    attacked = [trial_number(key) for key in completed(context, searched)]
     selection = {"schema": 1, "rule": EVERYONE, "candidates": [], "front": [], "attacked": attacked}
-    replace_json(context.ledger.root / SELECTION, selection)
+    replace_json(context.ledger.root / searched.selection, selection)
 
 
-def completed(context: Context) -> list[str]:
+def feasible(context: Context, searched: Searched = STUDENTS) -> list[str]:
+    """Return the trials that ended well and passed their checks.
+
+    Raises:
+        StudyFailed: If there is none.
+    """
+    trials = completed(context, searched)
+    against = {key: objections(context.ledger.outcome(key) or {}) for key in trials}
+    if all(against.values()):
+        raise StudyFailed(
+            f"At least one trial must pass the checks of its gradients, but all {len(trials)} that completed fail, "
+            f"e.g. {trials[0]}: {against[trials[0]][0]}. What attacks follow is said by student.gradient and "
+            f"attack.gradient; see all reasons with: python -m study.show {context.ledger.root}"
+        )
+    return [key for key in trials if not against[key]]
+
+
+def completed(context: Context, searched: Searched = STUDENTS) -> list[str]:
     """Return the trials that ended well.
 
     Raises:
         StudyFailed: If there is none.
     """
-    trials = [key for key in context.ledger.keys("trials") if context.is_complete(key)]
+    keys = context.ledger.keys(searched.folder)
+    trials = [key for key in keys if context.is_complete(key)]
     if not trials:
         raise StudyFailed(
-            f"At least one trial must complete, but of {len(context.ledger.keys('trials'))} none did. "
+            f"At least one {searched.stage('trial')} must complete, but of {len(keys)} none did. "
             f"See the reasons with: python -m study.show {context.ledger.root}"
         )
     return trials
 
 
-def selected(context: Context) -> list[int]:
-    """Return the numbers of the students that are attacked on test."""
-    selection = read_json(context.ledger.root / SELECTION)
+def selected(context: Context, searched: Searched = STUDENTS) -> list[int]:
+    """Return the numbers of the networks of a search that are attacked on test."""
+    selection = read_json(context.ledger.root / searched.selection)
     assert selection is not None, "the front stage wrote its selection"
     return list(selection["attacked"])
+
+
+def _measured(context: Context, trials: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
+    """Return what was measured on all images of val_front, by trial, and the record of the race, if there was one."""
+    if is_race(context, trials):
+        standing = race.standing(context, trials)
+        return race.measured(context, standing), standing.record(context)
+    whole = [trial for trial in trials if context.is_complete(front_key(trial))]
+    return {trial: context.metrics(front_key(trial)) for trial in whole}, None
 
 
 def _thin(ordered: list[int], most: int) -> list[int]:
@@ -141,16 +180,16 @@ def _thin(ordered: list[int], most: int) -> list[int]:
 
 
 def _candidate_job(context: Context, trial: str) -> Planned:
-    number, search = trial_number(trial), context.space.search
+    search = context.space.search
     settings = attack_settings(
         context,
         network=trial,
         split=FRONT_SPLIT,
         images=front_images(context),
         norm=search.norm,
-        epsilons=[search.epsilon],
+        epsilons=[context.epsilon],
         attacks="front",
         pool={f"transfer-{name}": front_pool_key(name) for name in teacher_names(context)},
-        identity={"model": f"student-{number:06d}", "kind": "student", "trial": number},
+        identity=identity(trial),
     )
-    return planned_attack(context, candidate_key(trial), settings)
+    return planned_attack(context, front_key(trial), settings)

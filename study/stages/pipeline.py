@@ -1,6 +1,6 @@
 """All stages of a study as one source of jobs, so that one set of workers serves them all."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol, final
 
 from study.engine.job import Job
@@ -10,6 +10,11 @@ class Stage(Protocol):
     """One stage: jobs to hand out, and what to do when one ends."""
 
     name: str
+
+    @property
+    def keys(self) -> Collection[str]:
+        """The jobs it will see to, settled or not; none where they are made up on the way."""
+        ...
 
     def next(self) -> Job | None:
         """Return the next job, or None while there is none to hand out."""
@@ -36,6 +41,8 @@ class Pipeline:
         self._stages = stages
         self._stage: Stage | None = None
         self._exhausted = False
+        self.planned: set[str] = set()
+        """Jobs of all stages so far, settled or not."""
 
     def next(self) -> Job | None:
         """Return the next job of the study."""
@@ -47,6 +54,7 @@ class Pipeline:
                 if not self._stage.finished:
                     return None
             self._stage = next(self._stages, None)
+            self.planned |= set(self._stage.keys) if self._stage is not None else set()
             self._exhausted = self._stage is None
         return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from study.order import Part
-from study.stages import front, probes, robustness, search, teachers
+from study.stages import front, pilot, probes, robustness, search, teachers, undistilled
 from study.stages.context import Context
 from study.stages.pipeline import Stage
 
@@ -17,13 +17,17 @@ def plan(context: Context, part: Part) -> Iterator[Stage]:
     """
     _note(context, "teachers")
     yield from teachers.stages(context)
+    yield from pilot.stages(context)
+    yield from teachers.anchor_and_pools(context)
     if part != "robustness":
         _note(context, "search")
         yield from search.stages(context)
+        yield from undistilled.search_stages(context)
     if part == "search":
         return
     _note(context, "front")
     yield from front.stages(context)
+    yield from undistilled.front_stages(context)
     _note(context, "robustness")
     yield from robustness.stages(context)
     _note(context, "probes")

@@ -8,13 +8,14 @@ from typing import Any
 
 from nodekd.streams import seed_of
 from study.durable import replace_json
-from study.jobs.subset import count_shards
 from study.space.settings import Space
+from study.stages.access import write_access
 from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.front import selected
+from study.stages.models import twin_key
 from study.stages.pipeline import Stage
-from study.stages.robustness import SPLIT, test_attack_keys, twin_key, write_access
+from study.stages.robustness import SPLIT, attack_keys
 from study.stages.search import trial_key
 from study.stages.teachers import teacher_keys, teacher_model
 
@@ -42,7 +43,7 @@ def is_wanted(space: Space) -> bool:
 
 def specification(context: Context) -> str:
     """Return a short hash of how networks are probed."""
-    parts = {"probes": _without_paths(context), "epsilon": context.space.search.epsilon, **_seed(context)}
+    parts = {"probes": _without_paths(context), "epsilon": context.epsilon, **_seed(context)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -89,7 +90,7 @@ def _probe_job(context: Context, model: str, network: str, kind: str, trial: int
         "network": network,
         "probes": context.space.document()["probes"],
         "norm": context.space.search.norm,
-        "epsilon": context.space.search.epsilon,
+        "epsilon": context.epsilon,
         "teachers": teachers,
         "teacher_attacks": _teacher_attacks(context, teachers),
         "identity": {"model": model, "kind": kind, "trial": trial, "specification": specification(context)},
@@ -120,6 +121,4 @@ def _teacher_attacks(context: Context, teachers: list[str]) -> list[str]:
     """Return the jobs that attacked a student's first teacher on test, all its shards."""
     if not teachers or context.space.probes.split != SPLIT:
         return []
-    robustness = context.space.robustness
-    shards = count_shards(robustness.images, context.facts.sizes[SPLIT], robustness.shard)
-    return test_attack_keys(context, teacher_model(teachers[0]), shards)
+    return attack_keys(context, teacher_model(teachers[0]))

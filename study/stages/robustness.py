@@ -1,110 +1,136 @@
-"""Fourth stage: alpha-0 twins are trained, then students, twins and teachers are attacked on test, once (S8, S17)."""
+"""Fourth stage: every chosen network is attacked on test, once; its numbers are checked before they are believed.
 
+Twins and replicates are trained first (S8, S28). Then every network is attacked by itself; the images that broke any of
+them are shown to all of them when the last is done, so that no number depends on an order (S21). What a check calls
+unreliable is attacked again, longer and by other gradients (S25).
+"""
+
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nodekd.attacks.catalog import TIERS
+from study.attacked import RECORD, SPECIFICATION, read_attacked
 from study.durable import replace_json
 from study.jobs.attack import ATTACK_SETS
 from study.jobs.subset import count_shards
+from study.stages import controls, cube
+from study.stages.access import write_access
 from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.front import selected
+from study.stages.models import Model, attacked_models, random_students, trainings, undistilled_networks
 from study.stages.pipeline import Stage
-from study.stages.search import trial_key
-from study.stages.teachers import (
-    attack_settings,
-    planned_attack,
-    teacher_keys,
-    teacher_model,
-    teacher_names,
-    undistilled,
-)
+from study.stages.searches import UNDISTILLED
+from study.stages.teachers import attack_settings, planned_attack, teacher_keys
 
 SPLIT = "test"
-SPECIFICATION = "robustness/specification.json"
-"""Which specification is in force; attacks under earlier ones stay on disk and are not shown."""
 CLASSICAL_TEST = "baselines/classical-test"
+LARGEST_POOL = 32
+"""Networks whose images are shown to all others: teachers, then evenly among the rest by name."""
 
 
 def stages(context: Context) -> Iterator[Stage]:
-    """Train the twins while the teachers are attacked, whose images become the pool; then attack students and twins."""
-    numbers = selected(context)
-    wanted = numbers if context.space.robustness.twins else []
-    twins = [_twin_job(context, number) for number in wanted if _is_distilled(context, number)]
-    record_access(context, numbers)
-    teachers = _teacher_jobs(context)
-    yield Batch(context, "twins, and teachers on test", [*teachers, *twins, _classical_job(context)])
-    for planned in teachers:
-        context.metrics(planned.job.key)
-    replace_json(context.ledger.root / SPECIFICATION, {"schema": 1, "specification": specification(context)})
-    models = {f"student-{number:06d}": (trial_key(number), "student", number) for number in numbers}
-    for twin in (planned.job.key for planned in twins):
-        number = int(twin.rpartition("-")[2])
-        if context.is_complete(twin):
-            models[f"twin-{number:06d}"] = (twin, "twin", number)
+    """Train what is missing; attack and check every network; show all images to all; attack again what is doubted."""
+    record_access(context)
     yield Batch(
-        context, "robustness", [job for name, model in models.items() for job in _model_jobs(context, name, *model)]
+        context, "twins and controls", [*trainings(context), *controls.trainings(context), *cube.trainings(context)]
     )
+    models = attacked_models(context)
+    write_specification(context, models)
+    jobs = [job for model in models for job in _cascades(context, model)]
+    checks = [_check(context, model) for model in models] if wants_checks(context) else []
+    others = [*_control_checks(context), *cube.slices(context, check_specification(context)), _classical_job(context)]
+    yield Batch(context, "robustness", [*jobs, *checks, *others])
+    models = [model for model in models if all(context.is_complete(key) for key in attack_keys(context, model.name))]
+    write_specification(context, models)
+    shown = [job for model in models for job in _shown(context, model, models)]
+    yield Batch(context, "transfer and records", [*shown, *(_record(context, model) for model in models)])
+    doubted = _doubted(context, models)
+    yield Batch(context, "adaptive", [job for model in doubted for job in _longer(context, model, pool_of(models))])
+    controls.report(context)
 
 
-def twin_key(number: int) -> str:
-    """Return the job key of a trial's alpha-0 twin."""
-    return f"baselines/twin-{number:06d}"
+def wants_checks(context: Context) -> bool:
+    """Tell whether numbers are checked; a first look is an upper bound anyway."""
+    return context.space.robustness.tier != TIERS[0]
 
 
 def specification(context: Context) -> str:
     """Return a short hash of how networks are attacked on test: norm, epsilons, attacks, images and seed."""
     robustness = context.space.robustness
-    parts = {
-        "norm": robustness.norm,
-        "epsilons": list(robustness.epsilons),
-        "attacks": [attack.record() for attack in ATTACK_SETS[robustness.tier]],
-        "images": robustness.images,
-        "shard": robustness.shard,
-        "seed": context.space.study.seed,
-    }
+    return _short(
+        norm=robustness.norm,
+        epsilons=list(context.epsilons),
+        attacks=[attack.record() for attack in ATTACK_SETS[robustness.tier]],
+        images=robustness.images,
+        shard=robustness.shard,
+        seed=context.space.study.seed,
+    )
+
+
+def check_specification(context: Context) -> str:
+    """Return a short hash of how networks are checked."""
+    return _short(attacks=specification(context), images=context.space.robustness.check_images)
+
+
+def pool_of(models: Sequence[Model]) -> dict[str, Model]:
+    """Choose the networks whose images all others are shown, by name; the same ones in whatever order they come.
+
+    The undistilled baseline's are shown all of them and add none: no other network's number depends on whether a space
+    asks for the baseline.
+    """
+    models = [model for model in models if model.kind != UNDISTILLED.kind]
+    teachers = sorted((model for model in models if model.kind == "teacher"), key=lambda model: model.name)
+    others = sorted((model for model in models if model.kind != "teacher"), key=lambda model: model.name)
+    room = max(0, LARGEST_POOL - len(teachers))
+    step = max(1, -(-len(others) // room)) if room else len(others) + 1
+    return {model.name: model for model in [*teachers[:LARGEST_POOL], *others[::step]]}
+
+
+def _short(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def record_access(context: Context, numbers: list[int]) -> None:
+def _pool_identity(pool: dict[str, Model]) -> str:
+    return _short(pool={name: model.network for name, model in pool.items()})
+
+
+def write_specification(context: Context, models: Sequence[Model]) -> None:
+    """Say which specification, pool and networks are in force; earlier ones stay on disk and are not shown."""
+    document = {
+        "schema": 2,
+        "specification": specification(context),
+        "checks": check_specification(context),
+        "pool": _pool_identity(pool_of(models)),
+        "cube": list(context.space.robustness.cube),
+        "models": {model.name: model.kind for model in models},
+        "parts": {"cascade": _shards(context), "transfer": _shards(context), "checks": int(wants_checks(context))},
+    }
+    replace_json(context.ledger.root / SPECIFICATION, document)
+
+
+def record_access(context: Context) -> None:
     """Write down that test is read, by which networks and attacks; the same access resumed is written once."""
+    robustness = context.space.robustness
     access = {
         "specification": specification(context),
         "split_hash": context.facts.split_hash,
-        "students": numbers,
+        "students": selected(context),
+        "random_students": random_students(context),
+        "replicates": robustness.replicates,
+        "twins": robustness.twins,
         "teachers": teacher_keys(context),
-        "norm": context.space.robustness.norm,
-        "epsilons": list(context.space.robustness.epsilons),
-        "tier": context.space.robustness.tier,
-        "images": context.space.robustness.images,
+        "norm": robustness.norm,
+        "epsilons": list(context.epsilons),
+        "tier": robustness.tier,
+        "images": robustness.images,
+        "check_images": robustness.check_images,
     }
-    write_access(context, access)
-
-
-def write_access(context: Context, access: dict[str, Any]) -> None:
-    """Note an access to test, unless the same one stands in the events already."""
-    known = [event for event in context.ledger.events() if event["type"] == "test_access"]
-    if not any(all(event.get(name) == value for name, value in access.items()) for event in known):
-        context.ledger.event("test_access", **access)
-
-
-def _is_distilled(context: Context, number: int) -> bool:
-    distill = _settings(context, number)["distill"]
-    return distill["method"] != "none" and distill.get("alpha") != 0
-
-
-def _settings(context: Context, number: int) -> dict[str, Any]:
-    config = context.ledger.config(trial_key(number))
-    assert config is not None, f"trial {number} has a config"
-    return config["settings"]
-
-
-def _twin_job(context: Context, number: int) -> Planned:
-    settings = undistilled(_settings(context, number))
-    job = context.job(twin_key(number), "student", settings=settings, teachers=[], search=None)
-    return Planned(job, {"settings": settings, "twin_of": number})
+    baseline = {"undistilled": undistilled_networks(context)} if robustness.undistilled_search else {}
+    write_access(context, access | baseline)
 
 
 def _shards(context: Context) -> int:
@@ -112,58 +138,128 @@ def _shards(context: Context) -> int:
     return count_shards(robustness.images, context.facts.sizes[SPLIT], robustness.shard)
 
 
-def _test_attack(context: Context, network: str, shard: int, **particulars: Any) -> dict[str, Any]:
-    robustness = context.space.robustness
-    return attack_settings(
+def _on_test(context: Context, model: Model, **particulars: Any) -> dict[str, Any]:
+    settings = {
+        "network": model.network,
+        "split": SPLIT,
+        "images": context.space.robustness.images,
+        "shards": _shards(context),
+        "epsilons": list(context.epsilons),
+    }
+    return attack_settings(context, **(settings | particulars))
+
+
+def _key(context: Context, model: str, part: str | int) -> str:
+    """Name a job by its model, its specification and its part, so that other epsilons are other files."""
+    return f"robustness/{model}/{specification(context)}-{part if isinstance(part, str) else f'{part:03d}'}"
+
+
+def attack_keys(context: Context, model: str) -> list[str]:
+    """Return the jobs that attack a model on test under the specification in force."""
+    return [_key(context, model, shard) for shard in range(_shards(context))]
+
+
+def _transfer_key(context: Context, model: Model, pool: dict[str, Model], shard: int) -> str:
+    return _key(context, model.name, f"transfer-{_pool_identity(pool)}-{shard:03d}")
+
+
+def _cascades(context: Context, model: Model) -> list[Planned]:
+    identity = model.identity(part="cascade", specification=specification(context))
+    tier = context.space.robustness.tier
+    return [
+        planned_attack(
+            context,
+            _key(context, model.name, shard),
+            _on_test(context, model, shard=shard, attacks=tier, keep_images=True, identity=identity),
+        )
+        for shard in range(_shards(context))
+    ]
+
+
+def _check(context: Context, model: Model) -> Planned:
+    identity = model.identity(part="checks", specification=check_specification(context))
+    settings = check_settings(context, model.network, identity, brief=model.kind == "random")
+    key = _key(context, model.name, f"checks-{check_specification(context)}")
+    return Planned(context.job(key, "check", **settings), {"settings": settings})
+
+
+def _control_checks(context: Context) -> list[Planned]:
+    return controls.checks(context, check_specification(context), functools.partial(check_settings, context))
+
+
+def check_settings(context: Context, network: str, identity: dict[str, Any], **particulars: Any) -> dict[str, Any]:
+    """Return the payload of a diagnosis: every attack alone, on the same images of test for all networks (S20)."""
+    settings = attack_settings(
         context,
         network=network,
         split=SPLIT,
-        images=robustness.images,
-        shard=shard,
-        shards=_shards(context),
-        epsilons=list(robustness.epsilons),
-        attacks=robustness.tier,
-        **particulars,
+        images=context.space.robustness.check_images,
+        of_images=context.space.robustness.images,
+        epsilons=list(context.epsilons),
+        headline=context.headline,
+        control=None,
+        identity=identity,
     )
+    return settings | particulars
 
 
-def _job_key(context: Context, model: str, shard: int) -> str:
-    """Name an attack by its model, its specification and its shard, so that other epsilons are other files."""
-    return f"robustness/{model}/{specification(context)}-{shard:03d}"
-
-
-def test_attack_keys(context: Context, model: str, shards: int) -> list[str]:
-    """Return the jobs that attack a model on test under the specification in force."""
-    return [_job_key(context, model, shard) for shard in range(shards)]
-
-
-def _spec(context: Context) -> dict[str, str]:
-    return {"specification": specification(context)}
-
-
-def _teacher_jobs(context: Context) -> list[Planned]:
+def _shown(context: Context, model: Model, models: Sequence[Model]) -> list[Planned]:
+    """Plan to show one network everybody's images."""
+    pool = pool_of(models)
+    identity = model.identity(part="transfer", specification=specification(context), closed_pool=_pool_identity(pool))
     planned: list[Planned] = []
-    for key in dict.fromkeys(teacher_keys(context)):
-        model = teacher_model(key)
-        identity = {"model": model, "kind": "teacher", "trial": None, "teacher": key, **_spec(context)}
-        for shard in range(_shards(context)):
-            settings = _test_attack(context, key, shard, keep_images=True, identity=identity)
-            planned.append(planned_attack(context, _job_key(context, model, shard), settings))
+    for shard in range(_shards(context)):
+        keys = {name: _key(context, name, shard) for name in pool}
+        settings = _on_test(context, model, shard=shard, pool=keys, identity=identity)
+        job = context.job(_transfer_key(context, model, pool, shard), "transfer", **settings)
+        planned.append(Planned(job, {"settings": settings}))
+    return planned
+
+
+def _record(context: Context, model: Model) -> Planned:
+    """Plan the records of one network at the headline epsilon, for the explorer."""
+    identity = model.identity(part=RECORD.removeprefix("-"), specification=specification(context))
+    settings = attack_settings(
+        context,
+        network=model.network,
+        split=SPLIT,
+        images=context.space.robustness.check_images,
+        of_images=context.space.robustness.images,
+        epsilon=context.headline,
+        shards=attack_keys(context, model.name),
+        identity=identity,
+    )
+    key = f"robustness/{model.name}/{specification(context)}{RECORD}"
+    return Planned(context.job(key, "record", **settings), {"settings": settings})
+
+
+def _doubted(context: Context, models: Sequence[Model]) -> list[Model]:
+    """Return the networks whose numbers are unreliable and not dominated anyway (S25)."""
+    if context.space.robustness.tier in (TIERS[0], TIERS[-1]):
+        return []
+    attacked = read_attacked(context.ledger, [], adaptive=False)  # so that a resumed stage doubts the same
+    pool = pool_of(models)
+    return [
+        model
+        for model in models
+        if attacked.is_doubted(model.name)
+        if all(context.is_complete(_transfer_key(context, model, pool, shard)) for shard in range(_shards(context)))
+    ]
+
+
+def _longer(context: Context, model: Model, pool: dict[str, Model]) -> list[Planned]:
+    """Plan the adaptive tier's further attacks on what survived everything so far."""
+    pool_identity = _pool_identity(pool)
+    identity = model.identity(part="adaptive", specification=specification(context), closed_pool=pool_identity)
+    planned = []
+    for shard in range(_shards(context)):
+        after = [_key(context, model.name, shard), _transfer_key(context, model, pool, shard)]
+        settings = _on_test(context, model, shard=shard, attacks="longer", after=after, identity=identity)
+        planned.append(
+            planned_attack(context, _key(context, model.name, f"adaptive-{pool_identity}-{shard:03d}"), settings)
+        )
     return planned
 
 
 def _classical_job(context: Context) -> Planned:
     return Planned(context.job(CLASSICAL_TEST, "classical", splits=[SPLIT]), {"settings": {"splits": [SPLIT]}})
-
-
-def _model_jobs(context: Context, model: str, network: str, kind: str, number: int) -> list[Planned]:
-    identity = {"model": model, "kind": kind, "trial": number, **_spec(context)}
-    planned: list[Planned] = []
-    for shard in range(_shards(context)):
-        pool = {
-            f"transfer-{name}": _job_key(context, teacher_model(key), shard)
-            for name, key in teacher_names(context).items()
-        }
-        settings = _test_attack(context, network, shard, pool=pool, identity=identity)
-        planned.append(planned_attack(context, _job_key(context, model, shard), settings))
-    return planned

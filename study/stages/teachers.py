@@ -1,4 +1,4 @@
-"""First stage: teachers (trained once and shared by later studies), the undistilled anchor, and the search's pool."""
+"""First stages: teachers (trained once and shared by later studies), the undistilled anchor, and the search's pool."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ FRONT_SPLIT = "val_front"
 
 
 def stages(context: Context) -> Iterator[Stage]:
-    """Train the teachers; then train the anchor while the teachers are attacked for search (S16) and front (S18)."""
+    """Train the teachers."""
     keys = teacher_keys(context)
     for key in keys:
         take_from_cache(context, key)
@@ -40,6 +40,10 @@ def stages(context: Context) -> Iterator[Stage]:
     for key in keys:
         context.metrics(key)
         give_to_cache(context, key)
+
+
+def anchor_and_pools(context: Context) -> Iterator[Stage]:
+    """Train the anchor while the teachers are attacked for search (S16) and front (S18)."""
     pools = [pool for name, key in teacher_names(context).items() for pool in _pool_jobs(context, name, key)]
     yield Batch(context, "anchor and pools", [*pools, _anchor_job(context)])
     for pool in pools:
@@ -113,7 +117,7 @@ def search_attacks(context: Context, *, pool: dict[str, str], keep_images: bool)
     """Return how the search attacks a student; the same for all of them."""
     search = context.space.search
     return {
-        "epsilon": search.epsilon,
+        "epsilon": context.epsilon,
         "norm": search.norm,
         "images": search.images,
         "pool": pool,
@@ -174,6 +178,7 @@ def attack_settings(context: Context, **particulars: Any) -> dict[str, Any]:
     return {
         "norm": context.space.robustness.norm,
         "pool": {},
+        "after": [],
         "shard": 0,
         "shards": 1,
         "images": "all",
@@ -203,7 +208,7 @@ def _pool_jobs(context: Context, name: str, teacher: str) -> list[Planned]:
     """Plan the attacks on a teacher whose images other networks are shown: on val_front, and the search's subset."""
     search = context.space.search
     identity = {"model": name, "kind": "teacher", "trial": None}
-    common = {"network": teacher, "norm": search.norm, "epsilons": [search.epsilon], "identity": identity}
+    common = {"network": teacher, "norm": search.norm, "epsilons": [context.epsilon], "identity": identity}
     front = attack_settings(
         context, **common, split=FRONT_SPLIT, images=front_images(context), attacks="front", keep_images=True
     )

@@ -21,6 +21,8 @@ FAMILY = (
     Attack("square", "square", queries=40, restarts=2, rescaled=True),
     Attack("square-unscaled", "square", queries=40, restarts=1, rescaled=False),
     SIGN_NOISE,
+    Attack("feature-l1", "feature-distance", loss="l1", steps=5, step_size=0.3),
+    Attack("feature-l2", "feature-distance", loss="l2", steps=5, step_size=0.3),
 )
 THREATS: dict[Norm, Threat] = {"linf": Threat("linf", 0.06), "l2": Threat("l2", 0.3)}
 TINY: dict[Norm, Threat] = {"linf": Threat("linf", 0.25 / 255), "l2": Threat("l2", 0.01)}
@@ -113,6 +115,19 @@ class TestAttack:
         assert run(attack, always, images, labels, THREATS[norm], 0).equal(images)
         through = run(attack, always, images, labels, THREATS[norm], 0, judge=network(5))
         assert THREATS[norm].contains(through, images).all()
+
+    def test_an_image_that_fails_does_not_hide_the_others_of_its_batch(self, attack: Attack, norm: Norm) -> None:
+        """A source that is undone by one image is followed for the rest, as far as it can be."""
+        judge, source = network(5), network(5, cap=0.52)
+        images, labels = problem(judge)
+        images[0, 0, 0, 0] = 0.6
+        with torch.no_grad():
+            labels[0] = judge(images[:1]).argmax()
+        threat = Threat("linf", 0.3) if norm == "linf" else Threat("l2", 2.0)
+        together = run(attack, source, images, labels, threat, 0, judge=judge)
+        assert threat.contains(together, images).all()
+        if attack.method not in ("square", "sign-noise"):  # which ask the judge alone
+            assert wrong(judge, together[1:], labels[1:]).any()
 
     def test_the_judge_is_what_gets_broken(self, attack: Attack, norm: Norm) -> None:
         judge, model = network(5), network(5)

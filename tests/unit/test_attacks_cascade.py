@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from nodekd.attacks import cascade
 from nodekd.attacks.cascade import worst_case
-from nodekd.attacks.spec import FGSM, PGD_10_CE, PGD_20, PROXY, SQUARE, STANDARD, Attack, run
+from nodekd.attacks.spec import APGD_CE, APGD_T, FGSM, PGD_10_CE, PGD_20, PROXY, SQUARE, Attack, run
 from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
 
 THREAT = Threat("linf", 0.1)
 QUICK = (FGSM, PGD_20)
+STANDARD = (*QUICK, APGD_CE, APGD_T)
 
 
 class Threshold(nn.Module):

@@ -97,7 +97,7 @@ def test_an_attack_that_raises_leaves_no_trace(attack: Attack) -> None:
 
     def fail(*_: object) -> None:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == (1 if attack.method == "sign-noise" else 3):  # whose draws are answered all at once
             raise RuntimeError("planted")
 
     handle = network[2].register_forward_hook(fail)

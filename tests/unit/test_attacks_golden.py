@@ -17,8 +17,9 @@ from nodekd.attacks.cascade import worst_case
 from nodekd.attacks.catalog import NORMS, Norm
 from nodekd.attacks.frozen import frozen
 from nodekd.attacks.gradient import Trace, cross_entropy, fgsm, pgd
-from nodekd.attacks.spec import AUTOATTACK, correct
+from nodekd.attacks.spec import correct
 from nodekd.attacks.threat import Threat
+from nodekd.attacks.tiers import AUTOATTACK
 
 EPSILON: dict[Norm, float] = {"linf": 1 / 16, "l2": 0.4}
 STEPS = 8

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from nodekd.attacks.gradient import Loss, cross_entropy, logit_scale, margin, pgd
-from nodekd.attacks.isolation import isolated_logits
+from nodekd.attacks.isolation import ascent_gradient, isolated_logits
 from nodekd.attacks.spec import PGD_10_CE, PGD_10_MARGIN, Attack, run
 from nodekd.attacks.threat import Threat
+from nodekd.ode.adaptive import EvaluationCapError
 
 THREAT = Threat("linf", 0.05)
 
@@ -173,6 +174,52 @@ def test_isolation_costs_one_pass_where_nothing_fails_and_few_where_one_does() -
     isolated_logits(failing, images)
     assert healthy.calls == 1
     assert failing.calls == 1 + 2 * 6
+
+
+class FailingRows(nn.Module):
+    """Answers nothing for images that are too bright, whatever their company, and counts its passes."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        bright = images.flatten(1).amax(dim=1, keepdim=True) > 0.95
+        return torch.where(bright, torch.nan, self.inner(images))
+
+
+def test_rows_that_fail_by_themselves_are_not_asked_again_and_have_no_gradient() -> None:
+    plain = network()
+    images, _ = problem(plain, 64)
+    images = images.clamp(0, 0.9)
+    images[[3, 40], 0, 0, 0] = 1.0
+    model = FailingRows(plain)
+    seen = images.requires_grad_()
+    logits = isolated_logits(model, seen)
+    assert model.calls == 1
+    assert logits.isnan().all(dim=1).nonzero().flatten().tolist() == [3, 40]
+    gradient = ascent_gradient(logits.nan_to_num().sum(dim=1), seen)
+    others = torch.tensor([row not in (3, 40) for row in range(64)])
+    torch.testing.assert_close(gradient[others], ascent_gradient(plain(seen).sum(dim=1), seen)[others])
+    assert not gradient[~others].any()
+
+
+def test_an_adjoint_that_fails_on_its_way_back_gives_no_gradient() -> None:
+    class Capped(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, values: Tensor) -> Tensor:
+            return values.clone()
+
+        @staticmethod
+        def backward(ctx: object, *gradients: Tensor) -> Tensor:
+            raise EvaluationCapError("too many evaluations")
+
+    images = torch.rand(3, 1, 2, 2, requires_grad=True)
+    values = Capped.apply(images.flatten(1).sum(dim=1))
+    assert isinstance(values, Tensor)
+    assert not ascent_gradient(values, images).any()
 
 
 @pytest.mark.parametrize("loss", [cross_entropy, margin])

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nodekd.attacks import gradient
 from nodekd.attacks.published import fgsm, ifgsm, pgd, published_attacks, uniform_start
-from nodekd.attacks.spec import SCREEN
 from nodekd.attacks.threat import Threat
+from nodekd.attacks.tiers import SCREEN
 from nodekd.errors import AttackError
 
 EPSILON = 8 / 255

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from nodekd.attacks.autoattack import square
+from nodekd.attacks.catalog import TIERS
 from nodekd.attacks.spec import (
     APGD_CE,
     APGD_T,
@@ -18,10 +19,10 @@ from nodekd.attacks.spec import (
     PROXY,
     SIGN_NOISE,
     SQUARE,
-    STANDARD,
     Attack,
 )
 from nodekd.attacks.threat import Threat
+from nodekd.attacks.tiers import SETS, THROUGH
 from nodekd.errors import AttackError
 
 
@@ -64,7 +65,12 @@ def test_records_hold_every_hyper_parameter() -> None:
 
 
 def test_the_tiers_are_those_of_the_science_rules() -> None:
-    assert [attack.name for attack in STANDARD] == ["fgsm", "pgd-20", "apgd-ce", "apgd-t"]
+    assert list(SETS) == list(TIERS)
+    standard, full, adaptive = ([attack.name for attack in SETS[tier]] for tier in ("standard", "full", "adaptive"))
+    assert standard == ["fgsm", "pgd-20", "pgd-20-fine", "pgd-20-euler", "apgd-ce", "apgd-t"]
+    assert full[-4:] == ["apgd-ce", "apgd-t-9", "fab-t", "square-5000"]
+    assert adaptive[: len(full)] == full
+    assert set(THROUGH) <= set(adaptive)
     assert [attack.name for attack in PROXY] == ["pgd-10-ce", "pgd-10-margin"]
 
 

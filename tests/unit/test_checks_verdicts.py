@@ -48,7 +48,7 @@ def test_the_false_alarm_rate_of_the_whole_family_stays_below_its_level() -> Non
 
 
 def test_numbers_speak_alone_and_absent_ones_are_silent() -> None:
-    judged = judge([Measured("G2", 0.5), Measured("P4", 5e-3), Measured("G3", float("nan"))], {})
+    judged = judge([Measured("G2", 0.5), Measured("G4", 0.2), Measured("G3", float("nan"))], {})
     assert [each.verdict for each in judged] == ["fail", "warn", "absent"]
     assert share("A11", 0, 0).value != share("A11", 0, 0).value
     assert judge([share("A11", 0, 0)], {})[0].verdict == "absent"
@@ -59,7 +59,7 @@ def test_numbers_speak_alone_and_absent_ones_are_silent() -> None:
     [
         ([Measured("G2", 0.999), share("A11", 0, 200)], "reliable"),
         ([Measured("G2", 0.95)], "suspect"),
-        ([Measured("G2", 0.5), Measured("P4", 1.0)], "unreliable"),
+        ([Measured("G2", 0.5), Measured("G4", 1.0)], "unreliable"),
         ([share("A11", 30, 200)], "unreliable"),
         ([Measured("P2", 3)], "suspect"),
         ([Measured("G2", float("nan"))], "unchecked"),
@@ -74,11 +74,11 @@ def test_one_word_with_its_reasons(measured: list[Measured], word: str) -> None:
 
 def test_reasons_name_the_check_and_put_failures_first() -> None:
     found = trust(
-        judge([Measured("P4", 1.0), share("A10", 25, 200, "Square breaks 25 images that gradients do not")], {})
+        judge([Measured("G4", 1.0), share("A10", 25, 200, "Square breaks 25 images that gradients do not")], {})
     )
     assert found.reasons == (
         "A10 (no gradient is needed) fails: Square breaks 25 images that gradients do not",
-        "P4 (independent of batch mates) warns: 1",
+        "G4 (loss is smooth around images) warns: 1",
     )
 
 

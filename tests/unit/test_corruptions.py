@@ -6,11 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from nodekd.data.corruptions import FOLDERS, LEVELS, NOISES, SEVERITIES, corrupted, open_corruptions
+from nodekd.data.corruptions import (
+    DETERMINISTIC,
+    FOLDERS,
+    LEVELS,
+    NOISES,
+    PUBLISHED,
+    SEVERITIES,
+    corrupted,
+    open_corruptions,
+    published_name,
+)
 from nodekd.errors import DataError
 
 GREY = 0.5
+DRAWN = tuple(noise for noise in NOISES if noise not in DETERMINISTIC)
 CLASSES = np.array([3, 1, 4, 1, 5, 9], dtype=np.uint8)
 
 
@@ -22,20 +34,21 @@ def expected_variance(noise: str, level: float) -> float:
     """Of one pixel at grey x = 1/2, before cutting to [0, 1], which the levels reach only far out."""
     return {
         "gaussian": level**2,
+        "uniform": level**2,
         "shot": GREY / level,
         "impulse": level * GREY**2,
         "speckle": (level * GREY) ** 2,
     }[noise]
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", DRAWN)
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_mean_and_variance_at_mid_grey_are_those_of_the_formula(noise: str, severity: int) -> None:
     images, ids = grey()
     change = (corrupted(images, ids, noise, severity, 7) - images).double().flatten()
     variance = expected_variance(noise, LEVELS[noise][severity - 1])
     assert abs(change.mean()) < 5 * (variance / len(change)) ** 0.5
-    # The variance's own standard error: kurtosis is below 3 + 1/variance for all four.
+    # The variance's own standard error: kurtosis is below 3 + 1/variance for all of them.
     slack = 5 * ((3 + GREY**2 / variance) / len(change)) ** 0.5
     assert change.var().item() == pytest.approx(variance, rel=slack)
 
@@ -43,10 +56,22 @@ def test_mean_and_variance_at_mid_grey_are_those_of_the_formula(noise: str, seve
 def test_levels_are_those_of_the_published_code() -> None:
     assert dict(LEVELS) == {
         "gaussian": (0.04, 0.06, 0.08, 0.09, 0.1),
+        "uniform": (0.04, 0.06, 0.08, 0.09, 0.1),
         "shot": (500, 250, 100, 75, 50),
         "impulse": (0.01, 0.02, 0.03, 0.05, 0.07),
         "speckle": (0.06, 0.1, 0.12, 0.16, 0.2),
+        "blur": (0.4, 0.6, 0.7, 0.8, 1),
+        "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
     }
+    assert tuple(PUBLISHED.values()) == (
+        "gaussian_noise",
+        "shot_noise",
+        "impulse_noise",
+        "speckle_noise",
+        "gaussian_blur",
+        "contrast",
+    )
+    assert set(NOISES) - set(PUBLISHED) == {"uniform"}
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -81,7 +106,56 @@ def test_speckle_and_shot_leave_black_alone_and_gaussian_does_not() -> None:
     assert corrupted(black, ids, "gaussian", 1, 0).max() > 0
 
 
+def test_uniform_noise_fills_its_range_evenly() -> None:
+    images, ids = grey(60)
+    change = (corrupted(images, ids, "uniform", 5, 0) - images).flatten() / (0.1 * 3**0.5)
+    assert 0.999 < change.abs().max() <= 1.0 + 1e-6
+    counts = torch.histc(change, bins=10, min=-1, max=1) / len(change)
+    torch.testing.assert_close(counts, torch.full((10,), 0.1), rtol=0, atol=5 * (0.09 / len(change)) ** 0.5)
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 12), (3, 2, 3)])
+def test_blur_is_scipys_gaussian_filter_of_each_channel(severity: int, shape: tuple[int, ...]) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    found = corrupted(image[None], torch.tensor([3]), "blur", severity, 0)[0]
+    sigma = LEVELS["blur"][severity - 1]
+    for channel, own in zip(image, found, strict=True):
+        np.testing.assert_allclose(
+            own, gaussian_filter(channel.double().numpy(), sigma, mode="nearest", truncate=4.0), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("severity", SEVERITIES)
+def test_contrast_keeps_the_mean_of_each_channel_and_shrinks_its_deviation(severity: int) -> None:
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = corrupted(images, torch.arange(4), "contrast", severity, 0)
+    torch.testing.assert_close(found.mean(dim=(2, 3)), images.mean(dim=(2, 3)))
+    shrunk = images.std(dim=(2, 3)) * LEVELS["contrast"][severity - 1]
+    torch.testing.assert_close(found.std(dim=(2, 3)), shrunk)
+
+
 @pytest.mark.parametrize("noise", NOISES)
+def test_draws_are_independent_and_what_draws_nothing_stays(noise: str) -> None:
+    images, ids = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(40)
+    first, second = (corrupted(images, ids, noise, 3, 11, draw) for draw in (0, 1))
+    assert torch.equal(corrupted(images, ids, noise, 3, 11), first)
+    if noise in DETERMINISTIC:
+        assert torch.equal(first, second)
+        assert torch.equal(corrupted(images, ids + 5, noise, 3, 12), first)
+        return
+    changes = [(found - images).flatten().numpy() for found in (first, second)]
+    if noise == "impulse":
+        changes = [(change != 0).astype(float) for change in changes]
+    assert abs(np.corrcoef(*changes)[0, 1]) < 5 / len(changes[0]) ** 0.5
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_of_no_image_is_none(noise: str) -> None:
+    assert corrupted(torch.zeros(0, 3, 8, 8), torch.arange(0), noise, 1, 0).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("noise", DRAWN)
 def test_an_image_gets_the_same_noise_in_any_batch_and_order(noise: str) -> None:
     images, ids = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([9, 4, 7, 0, 2, 5])
     state = torch.get_rng_state()
@@ -101,19 +175,21 @@ def test_different_images_and_noises_have_noise_of_their_own() -> None:
     assert abs(correlation) < 5 / len(changes[0].flatten()) ** 0.5
 
 
-@pytest.mark.parametrize(("noise", "severity"), [("fog", 1), ("shot", 0), ("shot", 6)])
+@pytest.mark.parametrize(("noise", "severity"), [("fog", 1), ("shot", 0), ("shot", 6), ("blur", 0)])
 def test_unknown_noise_is_refused(noise: str, severity: int) -> None:
     with pytest.raises(DataError, match="must be one of"):
         corrupted(*grey(1), noise, severity, 0)
 
 
-def stored(folder: Path, labels: np.ndarray = CLASSES, noises: tuple[str, ...] = NOISES) -> dict[str, np.ndarray]:
+def stored(
+    folder: Path, labels: np.ndarray = CLASSES, noises: tuple[str, ...] = tuple(PUBLISHED)
+) -> dict[str, np.ndarray]:
     """Write files of the published layout: 5 severities, each with all images, one after another."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     arrays = {noise: generator.integers(0, 256, (5 * len(labels), 32, 32, 3), dtype=np.uint8) for noise in noises}
     for noise, array in arrays.items():
-        np.save(folder / f"{noise}_noise.npy", array)
+        np.save(folder / f"{published_name(noise)}.npy", array)
     np.save(folder / "labels.npy", np.tile(labels, 5))
     return arrays
 
@@ -121,10 +197,10 @@ def stored(folder: Path, labels: np.ndarray = CLASSES, noises: tuple[str, ...] =
 @pytest.mark.parametrize("place", [".", "CIFAR-10-C"])
 def test_stored_images_are_found_by_severity_and_row(tmp_path: Path, place: str) -> None:
     arrays = stored(tmp_path / place)
-    files = open_corruptions(tmp_path, "cifar10", ("shot", "impulse"))
+    files = open_corruptions(tmp_path, "cifar10", ("shot", "blur", "contrast"))
     rows = torch.tensor([4, 0])
     labels = torch.tensor([5, 3])
-    for noise in ("shot", "impulse"):
+    for noise in ("shot", "blur", "contrast"):
         for severity in SEVERITIES:
             read = files.read(noise, severity, rows, labels)
             assert read.dtype == torch.float32
@@ -160,6 +236,13 @@ def test_missing_files_name_path_layout_and_remedy(tmp_path: Path) -> None:
     stored(tmp_path / FOLDERS["cifar100"], noises=("shot",))
     text = message(lambda: open_corruptions(tmp_path, "cifar100", ("shot", "speckle")))
     assert f"{tmp_path / 'CIFAR-100-C' / 'speckle_noise.npy'} is missing" in text
+
+
+def test_a_noise_of_our_own_has_no_files(tmp_path: Path) -> None:
+    stored(tmp_path)
+    text = message(lambda: open_corruptions(tmp_path, "cifar10", ("gaussian", "uniform")))
+    assert "no corruption of images was published as 'uniform'" in text
+    assert "take it out of probes.noise" in text
 
 
 def test_damaged_files_are_told_from_missing_ones(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
 """Single jobs: the split they check, the room an attack is given, the subset they look at."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from nodekd.attacks.cascade import CARRIED, Survival
 from nodekd.data.dataset import DataConfig, load
 from nodekd.errors import DataError
-from study.jobs.attack import also_broken_before
 from study.jobs.integrators import attacking_integrator, integrator_of, measuring_integrator
 from study.jobs.networks import train_config_of
 from study.jobs.objectives import Lesson
@@ -44,29 +43,6 @@ def test_a_subset_is_fixed_evenly_spaced_and_shared_out():
     assert (count_shards("all", 449, 256), count_shards(16, 449, 256), count_shards(1, 449, 256)) == (2, 1, 1)
 
 
-def survival(broken: list[list[bool]], images: float) -> Survival:
-    bits = torch.tensor(broken)
-    return Survival(
-        columns=(CARRIED, "fgsm"),
-        clean_correct=torch.ones(3, dtype=torch.bool),
-        broken=bits,
-        attempted=torch.ones_like(bits),
-        invalid=(0, 0),
-        seconds=(0.0, 0.0),
-        images=torch.full((3, 1, 1, 1), images),
-    )
-
-
-def test_what_a_smaller_epsilon_broke_stays_broken_and_new_images_use_the_larger_ball():
-    before = survival([[False] * 3, [True, True, False]], 0.1)
-    found = survival([[False] * 3, [False, True, True]], 0.9)
-    both = also_broken_before(found, before)
-    assert both.broken.any(dim=0).tolist() == [True, True, True]
-    assert both.broken[0].tolist() == [True, False, False]
-    assert both.images.flatten().tolist() == pytest.approx([0.1, 0.9, 0.9])
-    assert not found.broken[0].any()
-
-
 def test_settings_become_configurations():
     fixed = {"solver": "midpoint", "horizon": 2.0, "evaluations": 8, "gradient": "direct"}
     assert integrator_of(fixed).steps == 4
@@ -81,7 +57,7 @@ TRAINED = {"solver": "rk4", "horizon": 2.0, "evaluations": 8, "gradient": "adjoi
 
 
 def test_a_student_is_measured_as_trained_unless_the_space_says_otherwise():
-    assert measuring_integrator({"student": TRAINED}) == integrator_of(TRAINED)
+    assert measuring_integrator({"student": TRAINED}) == replace(integrator_of(TRAINED), gradient="direct")
     longer = measuring_integrator({"student": TRAINED, "evaluate": {"horizon": 4.0}})
     assert (longer.solver, longer.horizon, longer.steps) == ("rk4", 4.0, 2)
     finer = measuring_integrator({"student": TRAINED, "evaluate": {"solver": "euler", "step_size": 0.25}})
@@ -118,6 +94,28 @@ def test_attacks_follow_the_measured_solver_unless_the_space_says_otherwise():
     assert attacking_integrator({"student": TRAINED, "evaluate": {"horizon": 4.0}}).horizon == 4.0
     both = {"student": TRAINED, "evaluate": {"steps": 3}, "attack": {"evaluations": 32}}
     assert attacking_integrator(both).evaluations == 32
+
+
+def test_attacks_follow_the_gradient_that_the_space_names():
+    coarse = {"student": {**TRAINED, "adjoint_steps": 1}}
+    assert integrator_of(coarse["student"]).adjoint_steps == 1
+    for settings in (coarse, {**coarse, "attack": {"horizon": 3.0}}, {**coarse, "attack": {"gradient": "direct"}}):
+        assert measuring_integrator(settings).gradient == "direct"
+        assert attacking_integrator(settings).gradient == "direct"
+        assert attacking_integrator(settings).adjoint_steps is None
+    trained = attacking_integrator({**coarse, "attack": {"gradient": "trained", "solver": "euler"}})
+    assert (trained.solver, trained.gradient, trained.adjoint_steps) == ("euler", "adjoint", 1)
+    fine = attacking_integrator({**coarse, "attack": {"gradient": "adjoint"}})
+    assert (fine.gradient, fine.adjoint_steps) == ("adjoint", None)
+    direct = {"student": {**TRAINED, "gradient": "direct"}}
+    assert attacking_integrator({**direct, "attack": {"gradient": "trained"}}).gradient == "direct"
+    asked = attacking_integrator({**direct, "attack": {"gradient": "adjoint", "adjoint_steps": 2}})
+    assert (asked.gradient, asked.adjoint_steps) == ("adjoint", 2)
+
+
+def test_a_student_trained_by_an_adjoint_is_measured_under_a_solver_that_has_none():
+    measured = measuring_integrator({"student": TRAINED, "evaluate": {"solver": "rk4_classic", "steps": 2}})
+    assert (measured.solver, measured.gradient) == ("rk4_classic", "direct")
 
 
 def test_what_diverges_before_the_student_is_trained_is_a_failed_trial(tmp_path: Path, monkeypatch):

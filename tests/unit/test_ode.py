@@ -36,6 +36,7 @@ class Exponential(nn.Module):
         return self.rate * y
 
 
+TOLERANT = {"solver": "dopri5", "steps": None, "rtol": 1e-3, "atol": 1e-3}
 START = torch.tensor([[1.0, 0.5], [-0.3, 2.0]], dtype=torch.float64)
 
 
@@ -191,6 +192,9 @@ def test_discretisation_has_three_names():
         ({"max_evaluations": 0}, "max_evaluations >= 1"),
         ({"gradient": "exact"}, "`gradient` must be"),
         ({"solver": "rk4_classic", "gradient": "adjoint"}, "has no adjoint"),
+        ({"error_control": "row"}, "`error_control` must be batch or image, but got 'row'"),
+        ({"error_control": "image"}, "needs an adaptive solver with gradient direct, but got rk4"),
+        ({**TOLERANT, "gradient": "adjoint", "error_control": "image"}, "but got dopri5 with gradient adjoint"),
     ],
 )
 def test_impossible_integrators_are_refused(arguments, message):

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nodekd.attacks.catalog import Norm
+from nodekd.attacks.threat import Threat
 from nodekd.errors import AttackError
 from nodekd.models.resnet import build_teacher
 from nodekd.models.student import StudentConfig, build_student
 from nodekd.ode.integrator import Integrator
-from nodekd.probes.landscape import line, surface
+from nodekd.probes.landscape import around, line, random_direction, surface
 
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5, -1.5])
 EPSILON = 0.05
@@ -111,6 +113,43 @@ def test_the_surface_of_a_linear_network() -> None:
     assert max(found.loss[2]) - min(found.loss[2]) < middle[-1] - middle[0]
     assert surface(Linear(), images, labels, EPSILON, points=5, seed=0) == found
     assert surface(Linear(), images, labels, EPSILON, points=5, seed=1) != found
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 256])
+def test_any_change_of_a_linear_network_however_images_are_batched(batch_size: int) -> None:
+    images, labels = problem()
+    changes = [0.01 * k * torch.randn(images.shape, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    found = around(Linear(), images, labels, iter(changes), batch_size=batch_size)
+    unit = towards_true(images, labels).abs().double() / 2
+    for index, change in enumerate(changes):
+        lead = towards_true((images + change).clamp(0, 1), labels).double()
+        assert found.loss[index].tolist() == pytest.approx(torch.log1p((-lead).exp()).tolist(), rel=1e-5)
+        assert found.margin[index].tolist() == pytest.approx((lead / unit).tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_a_failed_solve_has_no_loss_and_hides_no_other() -> None:
+    class Failing(Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = super().forward(x)
+            return logits * torch.nan if bool((x[:, 0, 0, 0] > 0.95).any()) else logits
+
+    images, labels = problem()
+    changes = [images * 0, images * 0]
+    changes[1][7, 0, 0, 0] = 1.0
+    found = around(Failing(), images, labels, changes)
+    assert torch.isfinite(found.loss[0]).all()
+    for values in (found.loss[1], found.margin[1]):
+        assert torch.isnan(values).nonzero().flatten().tolist() == [7]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_random_directions_have_length_one_and_a_seed(norm: Norm) -> None:
+    images, threat = problem()[0], Threat(norm, EPSILON)
+    found = random_direction(images, threat, 3).flatten(1)
+    lengths = found.abs().amax(dim=1) if norm == "linf" else found.norm(dim=1)
+    assert lengths.tolist() == pytest.approx([1.0] * len(images))
+    assert torch.equal(found, random_direction(images, threat, 3).flatten(1))
+    assert not torch.equal(found, random_direction(images, threat, 4).flatten(1))
 
 
 def test_failed_solves_are_counted_and_left_out() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nodekd import streams
 from nodekd.models.student import OdeStudent, StudentConfig, build_student
 from nodekd.ode.integrator import Integrator
-from nodekd.probes.trajectory import followed, trajectory
+from nodekd.probes.trajectory import followed, norms_along, trajectory
 
 
 class Linear(nn.Module):
@@ -77,6 +77,23 @@ def test_growth_is_relative_to_a_state_that_is_held_up() -> None:
     ratio = torch.linalg.vector_norm(x.flatten(1), dim=1) / torch.linalg.vector_norm(ends.flatten(1), dim=1)
     expected = (math.exp(-a * horizon) * ratio).mean().item()
     assert trajectory(student(Linear(a, b), steps=16), x).growth == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [5, 256])
+def test_norms_of_every_image_and_their_means(batch_size: int) -> None:
+    x, model = images(), student(Linear(1.5), Linear(0.5))
+    found = norms_along(model, x, times=4, batch_size=batch_size)
+    start = torch.linalg.vector_norm(x.flatten(1), dim=1).double()
+    for column, t in enumerate(found.times):
+        block, since = (0, t) if column < 5 else (1, t - 2)
+        expected = start * math.exp(-1.5 * t if block == 0 else -3 - 0.5 * since)
+        assert found.state[:, column].tolist() == pytest.approx(expected.tolist(), rel=1e-3)
+        assert found.speed[:, column].tolist() == pytest.approx(((1.5, 0.5)[block] * expected).tolist(), rel=1e-3)
+    means = trajectory(model, x, times=4)
+    assert means.times == found.times
+    assert found.state.double().mean(dim=0).tolist() == pytest.approx(list(means.state_norm), rel=1e-6)
+    assert found.speed.double().mean(dim=0).tolist() == pytest.approx(list(means.speed), rel=1e-6)
+    assert (found.solver, found.steps) == (means.solver, means.steps)
 
 
 def test_euler_is_followed_on_its_own_polygon_where_its_steps_fit() -> None:
@@ -155,6 +172,8 @@ def test_growth_is_the_limit_of_small_differences() -> None:
 def test_the_grid_is_never_coarser_than_the_student() -> None:
     assert followed(Integrator("euler", 1.0, 20), 16).steps == 32
     assert followed(Integrator("heun", 1.0, 16, gradient="adjoint"), 16) == Integrator("heun", 1.0, 16)
+    coarse_back = Integrator("heun", 1.0, 16, gradient="adjoint", adjoint_steps=1)
+    assert followed(coarse_back, 16) == Integrator("heun", 1.0, 16)
     assert followed(Integrator("dopri5", 10.0, None, 1e-3, 1e-3), 16) == Integrator("rk4_classic", 10.0, 48)
     with pytest.raises(ValueError, match="times >= 1"):
         trajectory(student(Linear(1.0)), images(), times=0)

@@ -1,6 +1,5 @@
 """What the report derives and how it says it: headline rule, pairs, words for every state a study can be in."""
 
-import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,10 +18,9 @@ from study.report.stats import (
     is_undistilled,
     marks,
     neighbours,
-    reads_of_test,
     teacher_clean,
-    twin_gains,
 )
+from study.report.twins import twin_gains
 from study.report.wording import (
     configuration_lines,
     epsilon_text,
@@ -134,7 +132,9 @@ def test_gain_on_images_that_both_twins_get_right(results: Results) -> None:
     twin = _model("twin-000001", "twin", 1, [1, 1, 0, 1, 1, 1], [0, 0, 0, 1, 0, 1])
     (gain,) = twin_gains(replace(results, survivors={"s": student, "t": twin}), 0.1)
     # Both right when clean: images 0, 1, 3, 5; of these the student keeps 0, 1, 5 and the twin 3, 5.
-    assert gain.of_both == (Rate(3, 4), Rate(2, 4))
+    assert gain.rates_of_both == (Rate(3, 4), Rate(2, 4))
+    assert gain.of_both.difference.difference == pytest.approx(1 / 4)
+    assert (gain.of_both.test.only_first, gain.of_both.test.only_second, gain.of_both.difference.n) == (2, 1, 4)
     assert gain.robust.difference.difference == pytest.approx(2 / 6)
 
 
@@ -151,17 +151,6 @@ def test_neighbours_are_next_to_each_other_on_the_test_front(results: Results) -
     pairs = [(a.model, b.model) for a, b in pairwise(front)]
     assert [(c.first.model, c.second.model) for c in found if c.measure == "robust"] == pairs
     assert all(c.adjusted_p >= c.test.p_value for c in found)
-
-
-def test_reads_of_test_are_counted_over_the_studies_of_one_split(tmp_path: Path) -> None:
-    first = write_study(tmp_path, Plan(name="first", stages=("robustness",)))
-    write_study(tmp_path, Plan(name="second", stages=("robustness",), seed=1))
-    other = write_study(tmp_path, Plan(name="other", stages=("robustness",), seed=2))
-    study = json.loads((other / "study.json").read_text()) | {"split_hash": "another"}
-    (other / "study.json").write_text(json.dumps(study))
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "study.json").write_text("{")
-    assert reads_of_test(load(first)) == (1, 2, 2)
 
 
 def test_baselines_of_test_come_from_the_test_outcome(results: Results) -> None:

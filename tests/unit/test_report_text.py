@@ -55,6 +55,9 @@ def test_every_figure_stands_in_the_payload(page: str) -> None:
         "parameters": 2,
         "robustness": 2,
         "history": 3,
+        "epsilons": 1,
+        "optimism": 1,
+        "proxy": 2,
     }
 
 
@@ -253,7 +256,7 @@ def test_methods_name_what_a_reader_must_know(page: str) -> None:
     methods = page.split('<section id="methods">')[1]
     said = ["adversarial_accuracy", "robust_accuracy", "never mixed", "0123456789abcdef", "808", "apgd-t", "2.10.0"]
     said += [
-        "1 by this study; 1 by 1 studies",
+        "1 by this study; 1 by 1 study of its results folder",
         "python -m study.launch",
         "c0ffee1",
         "within one standard error",

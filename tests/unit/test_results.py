@@ -97,17 +97,20 @@ def test_robust_rates_are_counted_from_the_stored_bits(whole: Path) -> None:
 
 def test_summary_is_the_promised_object(whole: Path) -> None:
     summary = json.loads(json.dumps(load(whole).summary(), allow_nan=False))
-    assert list(summary) == ["study", "state", "trials", "teachers", "front", "hypervolume", "robustness"]
+    assert list(summary) == ["study", "state", "trials", "teachers", "infeasible", "front", "hypervolume", "robustness"]
     assert summary["state"] == "complete"
     assert summary["teachers"] == [{"arch": "resnet20", "accuracy": 0.985}]
     assert [p["trial"] for p in summary["front"]] == candidates(PLAN)
     first = summary["front"][0]
-    assert set(first) == {"trial", "params", "parameter_count", "accuracy", "adversarial_accuracy", "nfe"}
+    assert set(first) == {"trial", "params", "parameter_count", "accuracy", "adversarial_accuracy", "nfe", "verdict"}
     assert first["params"] == point(PLAN, first["trial"])
     assert isinstance(first["parameter_count"], int)
     entry = summary["robustness"][0]
     rates = {"clean_accuracy", "robust_accuracy", "robust_accuracy_of_correct"}
-    assert set(entry) == {"model", "kind", "trial", "norm", "epsilon", "interval", "n", "attacks"} | rates
+    assert (
+        set(entry)
+        == {"model", "kind", "trial", "norm", "epsilon", "interval", "n", "attacks"} | {"verdict", "reasons"} | rates
+    )
     assert entry["attacks"] == [name for name in COLUMNS if name != CARRIED]
     kinds = [e["kind"] for e in summary["robustness"]]
     assert kinds == ["student"] * 8 + ["twin"] * 6 + ["teacher"] * 2

@@ -238,6 +238,51 @@ def test_outcomes_in_optunas_words(outcome, state, values):
     assert bool(view._study.best_trials) == is_good
 
 
+MASKED = {
+    "state": "COMPLETE",
+    "values": {"accuracy": 0.99, "adversarial_accuracy": 0.99},
+    "metrics": {"infeasible": ["G2 (gradient agrees with differences) fails: correlation 0.4"]},
+}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "grid"])
+def test_a_failed_check_keeps_its_values_and_never_wins(sampler, tmp_path):
+    space = space_of(sampler, finite=is_finite(sampler))
+    view = StudyView(space, 10, tmp_path / "a.db")
+    honest = {"state": "COMPLETE", "values": {"accuracy": 0.5, "adversarial_accuracy": 0.1}}
+    records = []
+    for outcome in (MASKED, {**honest, "metrics": {"infeasible": []}}, honest):
+        number, point = view.ask()
+        view.tell(number, outcome)
+        records.append((number, point, outcome))
+    view.close()
+    for path in (tmp_path / "a.db", None):  # as told, and rebuilt from the ledger
+        view = StudyView(space, 10, path)
+        view.reconcile(records)
+        row = told_rows(view)[0]
+        assert (row.state.name, row.values, row.constraints) == ("COMPLETE", [0.99, 0.99], {"infeasible": 1.0})
+        assert {trial.number for trial in view._study.best_trials} == {1, 2}
+        view.close()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_a_search_leaves_what_fails_its_checks(sampler, monkeypatch):
+    """Where euler masks, its values are the best by far; the search that is told so turns away, the other does not."""
+    monkeypatch.setattr("study.samplers.NSGA2_POPULATION", 8)
+
+    def euler_share(masked):
+        view = StudyView(space_of(sampler), 10, None)
+        chosen = []
+        for _ in range(48):
+            number, point = view.ask()
+            chosen.append(point["solver"] == "euler")
+            view.tell(number, masked if chosen[-1] else outcome_of(0, point))
+        return sum(chosen[24:]) / 24
+
+    assert euler_share(MASKED) < 0.35
+    assert euler_share({**MASKED, "metrics": {}}) > 0.6
+
+
 @pytest.mark.parametrize("wrong", ["values", "point", "missing", "unsettled"])
 def test_ledger_wins_over_the_view(wrong):
     """A row that the ledger contradicts or never had makes the view start over from the ledger."""

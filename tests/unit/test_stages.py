@@ -43,7 +43,7 @@ def context(tmp_path):
         observer=Watcher(),
         is_complete=complete,
         metrics=lambda key: ledger.outcome(key)["metrics"],
-        space=SimpleNamespace(robustness=SimpleNamespace(max_students=8)),
+        space=SimpleNamespace(robustness=SimpleNamespace(max_students=8, racing=False)),
         smoke=False,
     )
 
@@ -127,6 +127,27 @@ def test_a_long_front_is_thinned_with_both_ends_kept(context):
     assert len(selection["front"]) == 20
     assert len(selection["attacked"]) == 8
     assert {0, 19} <= set(selection["attacked"])
+
+
+def commit_trial(context, number, accuracy, adversarial, *infeasible):
+    values = {"accuracy": accuracy, "adversarial_accuracy": adversarial}
+    metrics = {"n": 100, "n_adversarial": 100, "infeasible": list(infeasible)}
+    context.ledger.commit(f"trials/{number:06d}", {"state": "COMPLETE", "values": values, "metrics": metrics})
+
+
+def test_what_failed_a_check_is_no_candidate_and_casts_no_shadow(context):
+    commit_trial(context, 0, 0.9, 0.5)
+    commit_trial(context, 1, 0.5, 0.2)  # far behind trial 0
+    commit_trial(context, 2, 1.0, 1.0, "G2 fails")  # would beat both
+    assert front.candidates(context) == ["trials/000000"]
+
+
+def test_where_all_fail_their_checks_the_study_says_why(context):
+    commit_trial(context, 0, 0.9, 0.5, "G2 fails: correlation 0.4", "G3 fails")
+    with pytest.raises(
+        StudyFailed, match=r"all 1 that completed fail, e\.g\. trials/000000: G2 fails: correlation 0\.4"
+    ):
+        front.candidates(context)
 
 
 def test_without_a_completed_trial_the_study_says_so(context):
