@@ -156,12 +156,13 @@ class Space:
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def smoke(self) -> "Space":
-        """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, at most 2 epsilons, its own name."""
+        """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, at most 2 epsilons, no controls, its own name."""
         short = [teacher.train.model_copy(update={"epochs": 1}) for teacher in self.teachers]
         teachers = (each.model_copy(update={"train": train}) for each, train in zip(self.teachers, short, strict=True))
         robustness = {
             "images": SMOKE_IMAGES,
             "check_images": SMOKE_IMAGES,
+            "controls": False,  # networks of one epoch are neither healthy nor masked
             "epsilons": _few(self.robustness.epsilons),
             "replicates": min(1, self.robustness.replicates),
             "random_students": min(1, self.robustness.random_students),

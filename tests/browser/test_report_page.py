@@ -245,5 +245,5 @@ def test_partial_studies_open(browser: Browser, tmp_path: Path, stages: tuple[st
 def test_every_chart_says_what_it_is(page: Page) -> None:
     plots = page.locator(".plot")
     labels = plots.evaluate_all("plots => plots.map(p => [p.getAttribute('role'), p.getAttribute('aria-label')])")
-    assert len(labels) == 4
+    assert len(labels) == 7
     assert all(role == "img" and label for role, label in labels)

@@ -2,14 +2,12 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from brief_checks import shorten_checks, shorter
 
-from nodekd.attacks.spec import Attack
-from nodekd.checks import diagnosis
 from study import driver
 from study.attacked import SPECIFICATION
 from study.controls import read_controls
@@ -57,19 +55,11 @@ def launch(folder: str, engine=None, **changes: object) -> int:
     return driver.drive(order, engine or InlineEngine())
 
 
-def shorter(attack: Attack) -> Attack:
-    """Leave an attack what it is, and give it less time."""
-    steps, queries = attack.steps and min(attack.steps, 20), attack.queries and min(attack.queries, 200)
-    return replace(attack, steps=steps, queries=queries, draws=attack.draws and min(attack.draws, 100))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def brief_attacks():
     """Shorten what takes long on two cores; which attacks there are, and what follows from them, stays the same."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("APGD_CE", "APGD_T", "SQUARE", "SIGNS"):
-            patch.setattr(diagnosis, name, shorter(getattr(diagnosis, name)))
-        patch.setattr(diagnosis, "LONG_STEPS", 100)
+        shorten_checks(patch)
         for name in ("standard", "longer"):
             patch.setitem(ATTACK_SETS, name, tuple(map(shorter, ATTACK_SETS[name])))
         yield
