@@ -156,7 +156,7 @@ class Space:
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def smoke(self) -> "Space":
-        """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, 2 epsilons, no controls, its own name."""
+        """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, no controls, its own name."""
         short = [teacher.train.model_copy(update={"epochs": 1}) for teacher in self.teachers]
         teachers = (each.model_copy(update={"train": train}) for each, train in zip(self.teachers, short, strict=True))
         robustness = {
