@@ -97,7 +97,7 @@ def read_attacked(ledger: Ledger, problems: list[str], *, adaptive: bool = True)
     """
     in_force = tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems) or {}
     found = _shards(ledger, in_force, problems)
-    wanted = _PARTS if adaptive else _PARTS[:2]
+    wanted = [part for part in _PARTS if adaptive or part != _ADAPTIVE]
     read = {name: _read(parts, wanted, problems) for name, parts in found.items()}
     roles: Mapping[str, str] = in_force.get("models") or {}
     survivors = {
@@ -123,7 +123,7 @@ def _shards(ledger: Ledger, in_force: Mapping[str, Any], problems: list[str]) ->
         if key.endswith(RECORD):
             continue
         if outcome.get("state") != "COMPLETE":
-            if is_of(name, in_force):
+            if _is_of(name, in_force):
                 problems.append(f"{key} has no bits: {outcome.get('reason')}")
         elif _is_in_force(metrics, in_force) and model in in_force.get("models", (model,)):
             found.setdefault(model, {}).setdefault(metrics.get("part", _CASCADE), []).append(
@@ -132,7 +132,7 @@ def _shards(ledger: Ledger, in_force: Mapping[str, Any], problems: list[str]) ->
     return found
 
 
-def is_of(name: str, in_force: Mapping[str, Any]) -> bool:
+def _is_of(name: str, in_force: Mapping[str, Any]) -> bool:
     """Tell by the last part of a job's key whether it belongs to the specification, checks and pool in force."""
     specification, _, part = name.partition("-")
     if specification != in_force.get("specification", specification):

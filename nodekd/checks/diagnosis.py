@@ -4,7 +4,7 @@ No cascade, no pool, nothing carried from a smaller epsilon: only so can attacks
 alone (A5 to A7, A9 to A13) is left to whoever reads them; what needs the attacks' traces is counted here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -128,7 +128,6 @@ def diagnose(
     *,
     seed: int,
     solvers: Mapping[str, Integrator] = {},
-    pool: Sequence[Mapping[str, Images]] = (),
     brief: bool = False,
 ) -> Diagnosed:
     """Run every attack alone at every epsilon, and the checks that watch attacks at work.
@@ -142,7 +141,6 @@ def diagnose(
         seed: Root seed, by which all epsilons start alike.
         solvers: Ways to solve an ODE student, the deployed one first, for the matrix; see `named_solvers`.
         brief: Leave out the long attacks, from APGD-T on: what is broken on purpose shows before them.
-        pool: Per threat, stored versions (n c h w) of the same images by column name, alike for all threats.
 
     Raises:
         AttackError: If images or labels are not as above.
@@ -152,18 +150,12 @@ def diagnose(
         torch.manual_seed(streams.seed_of(seed, "draws"))
         bench = _Bench(subject, images, labels, seed, effort, brief=brief)
         matrix = _matrix(subject, images, labels, solvers, seed)
-        levels = tuple(
-            _with_pool(bench, _level(bench, threat, matrix, is_headline=threat == headline), stored)
-            for threat, stored in zip(threats, pool or [{}] * len(threats), strict=True)
-        )
+        levels = tuple(_level(bench, threat, matrix, is_headline=threat == headline) for threat in threats)
         unbounded = bench.unbounded(headline)
     columns = matrix.columns if matrix is not None else []
     return Diagnosed(
         clean_correct=bench.right.cpu(),
-        attacks=(
-            *(_record(bench, attack) for attack in bench.attacks),
-            *({"name": name, "method": "stored"} for name in (pool[0] if pool else ())),
-        ),
+        attacks=tuple(_record(bench, attack) for attack in bench.attacks),
         levels=levels,
         unbounded=unbounded,
         solvers=tuple(column.name for column in columns),
@@ -283,13 +275,6 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
         work=_work(bench, plain.images),
         solvers=solvers,
     )
-
-
-def _with_pool(bench: _Bench, level: Level, stored: Mapping[str, Images]) -> Level:
-    """Score stored images, too, each source alone."""
-    with bench.effort.on("stored"):
-        bits = {name: bench.is_wrong(images[bench.right], level.threat) for name, images in stored.items()}
-    return replace(level, broken={**level.broken, **{name: bench.everywhere(each) for name, each in bits.items()}})
 
 
 def _strayed(bench: _Bench, made: Mapping[str, Images], threat: Threat) -> Share:

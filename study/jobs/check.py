@@ -1,7 +1,6 @@
 """Examine one trained network on the diagnostic subset: every attack alone, and the checks of its gradients (S20)."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -26,7 +25,6 @@ from study.jobs.integrators import training_integrator
 from study.jobs.measured import of_diagnosis, of_gradients, of_network
 from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import nested
-from study.jobs.survivors import read_images
 from study.jobs.work import Result, Work
 
 FILE = "diagnosis.npz"
@@ -37,8 +35,8 @@ def run_check(work: Work) -> Result:
     """Write `diagnosis.npz`, who breaks what alone; the metrics hold the checks that do not follow from these bits.
 
     The payload names the network's job, the split and how many of its images, the norm, the epsilons and the headline
-    among them, the seed, the control (null, or which broken twin of the network is examined in its place), whether the
-    long attacks are left out (`brief`), and the pool (job keys of stored images by column name).
+    among them, the seed, the control (null, or which broken twin of the network is examined in its place), and whether
+    the long attacks are left out (`brief`).
     """
     payload = work.payload
     dataset = work.dataset("train", payload["split"])
@@ -47,7 +45,6 @@ def run_check(work: Work) -> Result:
     images, labels, ids = split.images(rows), split.labels[rows], split.ids[rows]
     network, source = _examined(work, dataset)
     threats = tuple(Threat(payload["norm"], epsilon) for epsilon in payload["epsilons"])
-    stored = _stored(work, images, ids) if payload.get("pool") else ()
     sample = Sample(images, labels, ids)
     seed = seed_of(payload["seed"], "check", payload["split"])
     found = examine(
@@ -59,7 +56,6 @@ def run_check(work: Work) -> Result:
         payload["headline"],
         seed,
         _solvers(work, network),
-        stored,
         brief=payload.get("brief", False),
     )
     asked = {name: payload[name] for name in ("split", "norm", "epsilons", "headline", "control")}
@@ -88,7 +84,6 @@ def examine(
     epsilon: float,
     seed: int,
     solvers: Mapping[str, Integrator],
-    pool: Sequence[Mapping[str, Images]] = (),
     *,
     brief: bool = False,
 ) -> dict[str, Any]:
@@ -103,14 +98,13 @@ def examine(
         epsilon: The headline; the nearest ball gets the long attacks.
         seed: Root seed.
         solvers: See `nodekd.checks.solver_matrix.named_solvers`; empty without an ODE.
-        pool: See `nodekd.checks.diagnosis.diagnose`.
-        brief: As there.
+        brief: See `nodekd.checks.diagnosis.diagnose`.
     """
     images, labels = sample.images, sample.labels
     headline = min(threats, key=lambda threat: abs(threat.epsilon - epsilon))
     before = preflight(network, images[:PREFLIGHT_IMAGES])
     subject = subject_of(network, source, before)
-    found = diagnose(subject, images, labels, threats, headline, seed=seed, solvers=solvers, pool=pool, brief=brief)
+    found = diagnose(subject, images, labels, threats, headline, seed=seed, solvers=solvers, brief=brief)
     _write(folder / FILE, found, sample)
     right = found.clean_correct.to(images.device)
     gradients = of_gradients(
@@ -138,31 +132,6 @@ def _solvers(work: Work, network: nn.Module) -> dict[str, Integrator]:
     config = work.ledger.config(work.payload["network"])
     assert config is not None, "a network that is examined was trained"
     return named_solvers(network.integrator, training_integrator(config["settings"]["student"]))
-
-
-def _stored(work: Work, images: Images, ids: Tensor) -> list[dict[str, Images]]:
-    """Return the stored versions of the images per epsilon; an image that a job lacks stands there unchanged."""
-    return [
-        {name: _version(work, key, epsilon, images, ids) for name, key in work.payload["pool"].items()}
-        for epsilon in work.payload["epsilons"]
-    ]
-
-
-def _version(work: Work, key: str, epsilon: float, images: Images, ids: Tensor) -> Images:
-    outcome = work.ledger.outcome(key)
-    levels = [] if outcome is None else outcome["metrics"]["epsilons"]
-    places = [place for place, level in enumerate(levels) if math.isclose(level, epsilon, rel_tol=1e-9)]
-    if not places:
-        raise ValueError(
-            f"{key} must hold images at epsilon {epsilon}, but holds some at {levels} alone; attack its network there."
-        )
-    stored_ids, stored = read_images([work.ledger.folder(key)], places[0])
-    place_of = {identifier: place for place, identifier in enumerate(stored_ids.tolist())}
-    found = images.clone()
-    for row, identifier in enumerate(ids.tolist()):
-        if identifier in place_of:
-            found[row] = stored[place_of[identifier]].to(found.device)
-    return found
 
 
 def _write(path: Path, found: Diagnosed, sample: Sample) -> None:
