@@ -5,7 +5,6 @@ a line that a kill or a full disk tore costs only itself.
 """
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from typing import Any, final
 
 from study.durable import plain, read_json, read_lines, sync_folder
 from study.errors import EnvironmentFault
+from study.fingerprint import fingerprint
 from study.lease import utc_now
 
 FOLDER = ".test-log"
@@ -36,7 +36,7 @@ class Reads:
 
 def access_id(access: Mapping[str, Any]) -> str:
     """Return a short hash of an access: the same models, attacks and images are the same access, however often run."""
-    return hashlib.sha256(json.dumps(plain(access), sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(plain(access), 16)
 
 
 def log_path(root: Path, split_hash: str) -> Path:

@@ -1,6 +1,5 @@
 """Whether the checks themselves work: what they said about networks broken on purpose, and about healthy ones."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from study.attacked import outcomes_under, tolerant
@@ -47,14 +46,37 @@ class Control:
         return f"{', '.join(self.raised)} speaks up about the control {self.name}, which is healthy"
 
 
-def read_controls(ledger: Ledger, problems: list[str]) -> list[Control]:
-    """Read the controls in force, broken ones first.
+@dataclass(frozen=True)
+class Controls:
+    """The checks on trial, as far as they got."""
+
+    found: tuple[Control, ...] = ()
+    """Broken ones first."""
+    are_wanted: bool = False
+    """Whether the study asks for them."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of those that should be there and are not."""
+        names = {each.name for each in self.found}
+        return [name for name in (*POSITIVE, *NEGATIVE) if self.are_wanted and name not in names]
+
+    @property
+    def faults(self) -> list[str]:
+        """Which checks failed their own test, and which were not put to it; empty where all did what they must."""
+        failed = [each.sentence() for each in self.found if not each.passed]
+        return list(dict.fromkeys(failed)) + [f"the control {name} is missing" for name in self.missing]
+
+
+def read_controls(ledger: Ledger, problems: list[str]) -> Controls:
+    """Read the controls in force.
 
     Args:
         ledger: The study's files.
         problems: Gets a sentence for each control that could not be made or read.
     """
-    in_force = (tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems) or {}).get("specification")
+    specification = tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems)
+    in_force = (specification or {}).get("specification")
     found: list[Control] = []
     for key, outcome in outcomes_under(ledger, FOLDER, problems):
         metrics = outcome.get("metrics") or {}
@@ -66,9 +88,5 @@ def read_controls(ledger: Ledger, problems: list[str]) -> list[Control]:
             checked = read_checked(ledger.folder(key), metrics, None, problems)
             found += [Control(str(metrics["model"]), each) for each in checked.values()]
     order = [*POSITIVE, *NEGATIVE]
-    return sorted((each for each in found if each.name in order), key=lambda each: order.index(each.name))
-
-
-def failures(controls: Sequence[Control]) -> list[str]:
-    """Say which checks failed their own test; empty where all did what they must."""
-    return [each.sentence() for each in controls if not each.passed]
+    known = sorted((each for each in found if each.name in order), key=lambda each: order.index(each.name))
+    return Controls(tuple(known), specification is not None)

@@ -1,6 +1,5 @@
 """Read the cube train solver x attack solver x scoring solver of a study's pinned models."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from study.attacked import SPECIFICATION, outcomes_under, tolerant
 from study.durable import DAMAGED, read_json
+from study.fingerprint import fingerprint
 from study.ledger import Ledger
 
 FOLDER = "cube/slices"
@@ -16,7 +16,7 @@ FOLDER = "cube/slices"
 
 def identifier(checks: str, solvers: Sequence[str]) -> str:
     """Name a cube by the checks in force and its solvers, whose slices belong together."""
-    return f"{checks}-{hashlib.sha256(' '.join(solvers).encode()).hexdigest()[:8]}"
+    return f"{checks}-{fingerprint(list(solvers))}"
 
 
 @dataclass(frozen=True)

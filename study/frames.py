@@ -1,11 +1,14 @@
-"""Data frames to what JSON and parquet can hold."""
+"""Rows to data frames with numbers as numbers, and frames to what JSON and parquet can hold."""
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from study.columns import BITS, TEXT, WHOLE
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -30,3 +33,28 @@ def storable(frame: pd.DataFrame) -> pd.DataFrame:
         if frame[name].dtype == object and (len(kinds) > 1 or kinds & {list, dict}):
             frame[name] = [None if plain(v) is None else json.dumps(v) for v in frame[name]]
     return frame
+
+
+def frame_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Make a frame that has at least the given columns, counts and rates as numbers."""
+    extra = sorted({str(name) for row in rows for name in row} - set(columns))
+    frame = pd.DataFrame(list(rows), columns=[*columns, *extra])
+    for name in columns:
+        if name in BITS:
+            frame[name] = frame[name].eq(True)
+        elif name not in TEXT:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    for name in frame.columns:
+        if name in WHOLE or (str(name).startswith("params_") and _all_whole(frame[name])):
+            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("Int64")
+    return frame
+
+
+def _all_whole(column: pd.Series) -> bool:
+    """Tell whether a column of numbers with gaps, which pandas reads as floats, held integers only."""
+    values = column.dropna()
+    return (
+        pd.api.types.is_numeric_dtype(values)
+        and not pd.api.types.is_bool_dtype(values)
+        and bool((values % 1 == 0).all())
+    )

@@ -16,10 +16,13 @@ import pandas as pd
 
 from study.attacked import Attacked, outcomes_under, read_attacked, tolerant
 from study.checks.verdicts import Trust
+from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, METRICS, RATES, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
+from study.controls import Controls, read_controls
+from study.cube import Slice, read_cube
 from study.durable import read_json, read_lines
 from study.errors import EnvironmentFault
 from study.feasibility import objections
-from study.frames import rows_of, storable
+from study.frames import frame_of, rows_of, storable
 from study.fronts import hypervolume, non_dominated
 from study.ledger import Ledger
 from study.probed import read_probes
@@ -29,22 +32,8 @@ from study.statistics import wilson
 from study.survivors import CARRIED, Survivors
 from study.undistilled import KIND, UndistilledSearch, read_undistilled
 
-_COUNTS = ("parameter_count", "steps", "evaluations", "n", "n_adversarial", "solve_failures")
-_MEASURES = ("nfe", "training_seconds", "step_size", "agreement", "teacher_entropy", "ensemble_accuracy")
-_METRICS = ("accuracy", "adversarial_accuracy", *_MEASURES, *_COUNTS)
-_ENDS = ("state", "reason", "infeasible")
-TRIAL_COLUMNS = ("trial", *_ENDS, *_METRICS, "seed", "teacher", "on_front", "seconds", "started", "settings")
-HISTORY_COLUMNS = ("job", "trial", "epoch", "step", "loss", "train_accuracy", "accuracy", "nfe", "seconds")
-FRONT_COLUMNS = ("trial", "accuracy", "n", "adversarial_accuracy", "survivors", "n_adversarial", "epsilon", "nfe")
-_RATES = ("clean_accuracy", "robust_accuracy", "robust_accuracy_of_correct")
-_MODEL = ("model", "kind", "trial", "norm", "epsilon", "split")
-_TALLIES = ("n", "clean_correct", "survivors", "shards", "shards_expected")
-ROBUSTNESS_COLUMNS = (*_MODEL, *_RATES, "low", "high", "verdict", "reasons", "nfe", "attacks", *_TALLIES)
 BESIDE = ("random", "replicate", KIND)
 """Kinds of networks that stand beside the front and never on it."""
-_TEXT = {*_ENDS, *_MODEL[:2], "teacher", "started", "settings", "job", "norm", "split", "attacks", "verdict", "reasons"}
-_BITS = {"on_front", "attacked"}
-_WHOLE = {"trial", "epoch", "step", "seed", *_COUNTS, *_TALLIES}
 
 
 @dataclass(frozen=True)
@@ -83,6 +72,10 @@ class Results:
     """Metrics of every complete job under `probes`, by model; a quantity that was not measured is absent."""
     records: list[Record]
     """Of attacked networks, for the explorer."""
+    controls: Controls
+    """The checks on trial."""
+    cube: list[Slice]
+    """Train solver x attack solver x scoring solver of the pinned models."""
     undistilled: UndistilledSearch
     """The search without distillation, whose networks are no trials."""
     configs: dict[int, dict[str, Any]]
@@ -179,7 +172,9 @@ def load(path: Path | str, state: str | None = None) -> Results:
         front=_front(_candidates(ledger, trials, problems), selection, study.get("epsilon")),
         robustness=_robustness(survivors.values(), attacked),
         teachers=_teachers(ledger, problems),
-        twins=_frame([_outcome_row(outcome) | {"trial": _number(name)} for name, outcome in twins.items()], ("trial",)),
+        twins=frame_of(
+            [_outcome_row(outcome) | {"trial": _number(name)} for name, outcome in twins.items()], ("trial",)
+        ),
         baselines={name: outcome for name, outcome in outcomes.items() if name not in twins},
         selection=selection,
         survivors=survivors,
@@ -187,6 +182,8 @@ def load(path: Path | str, state: str | None = None) -> Results:
         attacked=attacked,
         probes=read_probes(ledger, problems),
         records=read_records(ledger, problems),
+        controls=read_controls(ledger, problems),
+        cube=read_cube(ledger, problems),
         undistilled=undistilled,
         configs=configs,
         problems=problems,
@@ -249,7 +246,7 @@ def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str
         row |= {f"params_{name}": value for name, value in (config.get("params") or {}).items()}
         outcome = outcomes.get(trial)
         rows.append(row | (_outcome_row(outcome) if outcome else unfinished))
-    frame = _frame(rows, TRIAL_COLUMNS)
+    frame = frame_of(rows, TRIAL_COLUMNS)
     feasible = ((frame["state"] == "COMPLETE") & frame["infeasible"].isna()).to_numpy(bool)
     points = frame[["accuracy", "adversarial_accuracy"]].to_numpy(float)
     return frame.assign(on_front=non_dominated(points, feasible)).sort_values("trial", ignore_index=True)
@@ -257,7 +254,7 @@ def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str
 
 def _outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
     metrics = dict(outcome.get("metrics") or {})
-    row = {name: metrics.get(name) for name in _METRICS} | (outcome.get("values") or {})
+    row = {name: metrics.get(name) for name in METRICS} | (outcome.get("values") or {})
     row |= {f"proxy_{column}": share for column, share in (metrics.get("proxy") or {}).items()}
     row["infeasible"] = "; ".join(objections(outcome)) or None
     return row | {name: outcome.get(name) for name in ("state", "reason", "seconds", "started")}
@@ -268,7 +265,7 @@ def _history(ledger: Ledger) -> pd.DataFrame:
     for path in sorted([*ledger.root.glob("trials/*/history.jsonl"), *ledger.root.glob("baselines/*/history.jsonl")]):
         job = path.parent.relative_to(ledger.root).as_posix()
         rows += [{**line, "job": job, "trial": _number(job)} for line in read_lines(path)]
-    return _frame(rows, HISTORY_COLUMNS)[list(HISTORY_COLUMNS)]
+    return frame_of(rows, HISTORY_COLUMNS)[list(HISTORY_COLUMNS)]
 
 
 def _front(
@@ -280,7 +277,7 @@ def _front(
         row = {"trial": trial, **{name: metrics.get(name) for name in ("accuracy", "n", "nfe")}}
         row |= {"adversarial_accuracy": at.get("robust_accuracy"), "survivors": at.get("survivors")}
         rows.append(row | {"n_adversarial": at.get("n"), "epsilon": at.get("epsilon")})
-    frame = _frame(rows, FRONT_COLUMNS).sort_values("trial", ignore_index=True)
+    frame = frame_of(rows, FRONT_COLUMNS).sort_values("trial", ignore_index=True)
     measured = non_dominated(frame[["accuracy", "adversarial_accuracy"]].to_numpy(float))
     chosen = frame["trial"].isin(selection["front"]).to_numpy(bool) if "front" in selection else measured
     return frame.assign(on_front=chosen, attacked=frame["trial"].isin(selection.get("attacked", [])).to_numpy(bool))
@@ -329,7 +326,7 @@ def _robustness(models: Iterable[Survivors], attacked: Attacked) -> pd.DataFrame
     order = {"student": 0, "twin": 1, "teacher": 2}
     ranked = sorted(models, key=lambda model: (order.get(model.kind, 3), model.trial or 0, model.model))
     rows = [_robustness_row(m, epsilon, attacked.trust_of(m.model, epsilon)) for m in ranked for epsilon in m.epsilons]
-    return _frame(rows, ROBUSTNESS_COLUMNS)
+    return frame_of(rows, ROBUSTNESS_COLUMNS)
 
 
 def _robustness_row(model: Survivors, epsilon: float, trust: Trust) -> dict[str, Any]:
@@ -353,7 +350,7 @@ def _robustness_row(model: Survivors, epsilon: float, trust: Trust) -> dict[str,
 
 
 def _robustness_entry(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("model", "kind", "trial", "norm", "epsilon", *_RATES)
+    names = ("model", "kind", "trial", "norm", "epsilon", *RATES)
     attacks = str(row["attacks"]).split(",") if row["attacks"] else []
     found = {"interval": [row["low"], row["high"]], "n": row["n"], "attacks": attacks, "verdict": row["verdict"]}
     return {name: row[name] for name in names} | found | {"reasons": json.loads(row["reasons"])}
@@ -370,28 +367,3 @@ def _teachers(ledger: Ledger, problems: list[str]) -> pd.DataFrame:
 def _number(key: str) -> int | None:
     digits = key.rpartition("/")[2].rpartition("-")[2]
     return int(digits) if digits.isdigit() else None
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    """Make a frame that has at least the given columns, counts and rates as numbers."""
-    extra = sorted({str(name) for row in rows for name in row} - set(columns))
-    frame = pd.DataFrame(list(rows), columns=[*columns, *extra])
-    for name in columns:
-        if name in _BITS:
-            frame[name] = frame[name].eq(True)
-        elif name not in _TEXT:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    for name in frame.columns:
-        if name in _WHOLE or (str(name).startswith("params_") and _all_whole(frame[name])):
-            frame[name] = pd.to_numeric(frame[name], errors="coerce").astype("Int64")
-    return frame
-
-
-def _all_whole(column: pd.Series) -> bool:
-    """Tell whether a column of numbers with gaps, which pandas reads as floats, held integers only."""
-    values = column.dropna()
-    return (
-        pd.api.types.is_numeric_dtype(values)
-        and not pd.api.types.is_bool_dtype(values)
-        and bool((values % 1 == 0).all())
-    )

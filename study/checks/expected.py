@@ -14,4 +14,4 @@ POSITIVE: Mapping[str, tuple[str, ...]] = {
 """Broken networks, and the checks of which at least the first must speak up."""
 
 NEGATIVE: tuple[str, ...] = ("rk4", "dopri5", "adversarial")
-"""Healthy networks, about which no check may fail (S24)."""
+"""Healthy networks, about which no check may speak up, not even as a warning (S24)."""

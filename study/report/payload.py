@@ -47,8 +47,7 @@ def payload_json(drawn: dict[str, Chart]) -> str:
 
 def _robustness_details(results: Results, found: OnTest) -> list[Chart]:
     epsilon = headline_epsilon(results)
-    drawn = [epsilon_chart(results), optimism_chart(results), proxy_chart(found.agreements)]
-    drawn.append(cube_chart(results, []))
+    drawn = [epsilon_chart(results), optimism_chart(results), proxy_chart(found.agreements), cube_chart(results)]
     return [*(chart for chart in drawn if chart), *(diagnosis_charts(results, epsilon) if epsilon is not None else ())]
 
 

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import isfinite
 
-from study.checks.expected import NEGATIVE, POSITIVE
 from study.checks.rules import LEAST_IMAGES
-from study.controls import Control, failures, read_controls
 from study.fronts_on_test import FrontOnTest
-from study.ledger import Ledger
 from study.proxy_against_truth import FEWEST, LEAST_TAU, Agreement
 from study.report import paired_tables, tables, trust_tables
 from study.report.chart import Chart
@@ -205,9 +202,8 @@ def trust_section(results: Results, drawn: Mapping[str, Chart]) -> Section | Non
     epsilon = headline_epsilon(results)
     if epsilon is None:
         return None
-    controls, gone, problems = _controls(results)
     first, rest = trust_tables.trust_tables(results)
-    tried = trust_tables.controls_table(controls, gone) + paragraphs(problems)
+    tried = trust_tables.controls_table(results.controls)
     parts = [
         paragraphs(_intro(results, epsilon)),
         first,
@@ -258,18 +254,8 @@ def _alone(results: Results, drawn: Mapping[str, Chart], epsilon: float) -> list
     return [*(figure(drawn[name], words + at) for name, words in shown if name in drawn), cascade]
 
 
-def _controls(results: Results) -> tuple[list[Control], list[str], list[str]]:
-    """Return the controls in force, the names of those that are missing, and what could not be read."""
-    problems: list[str] = []
-    found = read_controls(Ledger(results.path), problems)
-    names = {control.name for control in found}
-    gone = [name for name in (*POSITIVE, *NEGATIVE) if name not in names] if found or problems else []
-    return found, gone, problems
-
-
 def _controls_failed(results: Results) -> str:
-    controls, gone, _ = _controls(results)
-    faults = failures(controls) + [f"the control {name} is missing" for name in gone]
+    faults = results.controls.faults
     if not faults:
         return ""
     said = f"THE CHECKS THEMSELVES FAILED: {'; '.join(faults)}. No verdict of this page is worth much until they pass."

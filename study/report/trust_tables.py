@@ -6,7 +6,7 @@ from math import isnan
 
 from study.checks.rules import RULES
 from study.checks.verdicts import Judged, Word
-from study.controls import Control
+from study.controls import Controls
 from study.fronts_on_test import FrontOnTest, Member
 from study.report.canvas import interval_words
 from study.report.networks_shown import MOST_SHOWN, checked_networks, network_text
@@ -101,16 +101,16 @@ def _check_cell(judged: Judged | None) -> Cell:
     return f"{_MARKS[judged.verdict]}{word}\n{seen}", measured.value
 
 
-def controls_table(controls: Sequence[Control], missing: Sequence[str]) -> str:
+def controls_table(controls: Controls) -> str:
     """One row per control: what it is, which check must speak up about it, which did, and whether that is right."""
     rows: list[Row] = []
-    for control in controls:
+    for control in controls.found:
         kind = "broken on purpose" if control.is_broken else "healthy"
         expected = control.expected or "none may"
         raised = ", ".join(control.raised) or "none"
         passed = f"{_MARKS['pass']} passed" if control.passed else f"{_MARKS['fail']} failed"
         rows.append((None, [(text, None) for text in (control.name, kind, expected, raised, passed)]))
-    for name in missing:
+    for name in controls.missing:
         rows.append((None, [(text, None) for text in (name, "", "", "", "missing")]))
     header = ["control", "it is", "must speak up", "spoke up", "outcome"]
     return table("controls", "The checks on trial", header, rows) if rows else ""

@@ -124,7 +124,6 @@ SAMPLED_SECTIONS = ("student", "distill", "train")
 LATER_KEYS: dict[str, tuple[str, ...]] = {
     "": ("constraints", "replicates", "warm_start", "checks", "lanes"),
     "early_stopping": ("eta", "rungs"),
-    "robustness": ("check_images",),
     "objectives": ("nfe", "parameter_count", "training_seconds"),
 }
 """Keys of later versions, per section: known, and refused as not available."""

@@ -3,13 +3,13 @@
 Built by `reader.read_space`. Knows nothing of files, samplers or engines.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
+from study.fingerprint import fingerprint
 from study.space.anchors import Anchor
 from study.space.contrast import Contrast
 from study.space.measure_sections import AUTO, Objectives, Probes, Robustness, Search
@@ -153,7 +153,7 @@ class Space:
     def identity(self) -> str:
         """Return a hash (64 hex digits) over everything that may not change when the study is resumed."""
         kept = dict(_leaves(self.document()))
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        return fingerprint(kept, 64)
 
     def smoke(self) -> "Space":
         """Return the space shrunk for a trial run: 2 trials, 1 epoch, few images, no controls, its own name."""

@@ -1,15 +1,14 @@
 """The checks on trial: networks broken on purpose must be noticed, healthy ones must not (S24)."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
 from nodekd.models.catalog import is_ode
 from study.checks.expected import NEGATIVE, POSITIVE
-from study.controls import FOLDER, SPECIFICATION, failures, read_controls
+from study.controls import FOLDER, SPECIFICATION, read_controls
 from study.durable import replace_json
 from study.epsilons import grid_of
+from study.fingerprint import fingerprint
 from study.jobs.integrators import INTEGRATOR_KEYS
 from study.stages import teachers
 from study.stages.batch import Planned
@@ -46,7 +45,7 @@ def trainings(context: Context) -> list[Planned]:
 
 def _key(name: str, settings: dict[str, Any]) -> str:
     """Name a training by its settings, so that another radius is another network."""
-    return f"controls/{name}-{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+    return f"controls/{name}-{fingerprint(settings)}"
 
 
 def _students(context: Context) -> dict[str, dict[str, Any]]:
@@ -133,9 +132,8 @@ def report(context: Context) -> None:
     if not are_wanted(context):
         return
     problems: list[str] = []
-    found = read_controls(context.ledger, problems)
-    missing = sorted({*POSITIVE, *NEGATIVE} - {each.name for each in found})
-    faults = [*failures(found), *problems, *(f"the control {name} is missing" for name in missing)]
-    context.ledger.event("controls", controls=len(found), faults=faults)
+    controls = read_controls(context.ledger, problems)
+    faults = [*controls.faults, *problems]
+    context.ledger.event("controls", controls=len(controls.found), faults=faults)
     if faults:
         context.observer.note(f"the robustness stage's own checks failed: {'; '.join(faults)}")

@@ -1,13 +1,12 @@
 """Last stage: what attacked networks look like inside and around their images, where a space asks for it."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from nodekd.streams import seed_of
 from study.durable import replace_json
+from study.fingerprint import fingerprint
 from study.space.settings import Space
 from study.stages.access import write_access
 from study.stages.batch import Batch, Planned
@@ -44,7 +43,7 @@ def is_wanted(space: Space) -> bool:
 def specification(context: Context) -> str:
     """Return a short hash of how networks are probed."""
     parts = {"probes": _without_paths(context), "epsilon": context.epsilon, **_seed(context)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    return fingerprint(parts)
 
 
 def _without_paths(context: Context) -> dict[str, Any]:

@@ -6,14 +6,13 @@ unreliable is attacked again, longer and by other gradients (S25).
 """
 
 import functools
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nodekd.attacks.catalog import TIERS
 from study.attacked import RECORD, SPECIFICATION, read_attacked
 from study.durable import replace_json
+from study.fingerprint import fingerprint
 from study.jobs.attack import ATTACK_SETS
 from study.jobs.subset import count_shards
 from study.stages import controls, cube
@@ -61,19 +60,21 @@ def wants_checks(context: Context) -> bool:
 def specification(context: Context) -> str:
     """Return a short hash of how networks are attacked on test: norm, epsilons, attacks, images and seed."""
     robustness = context.space.robustness
-    return _short(
-        norm=robustness.norm,
-        epsilons=list(context.epsilons),
-        attacks=[attack.record() for attack in ATTACK_SETS[robustness.tier]],
-        images=robustness.images,
-        shard=robustness.shard,
-        seed=context.space.study.seed,
+    return fingerprint(
+        {
+            "norm": robustness.norm,
+            "epsilons": list(context.epsilons),
+            "attacks": [attack.record() for attack in ATTACK_SETS[robustness.tier]],
+            "images": robustness.images,
+            "shard": robustness.shard,
+            "seed": context.space.study.seed,
+        }
     )
 
 
 def check_specification(context: Context) -> str:
     """Return a short hash of how networks are checked."""
-    return _short(attacks=specification(context), images=context.space.robustness.check_images)
+    return fingerprint({"attacks": specification(context), "images": context.space.robustness.check_images})
 
 
 def pool_of(models: Sequence[Model]) -> dict[str, Model]:
@@ -90,12 +91,8 @@ def pool_of(models: Sequence[Model]) -> dict[str, Model]:
     return {model.name: model for model in [*teachers[:LARGEST_POOL], *others[::step]]}
 
 
-def _short(**parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def _pool_identity(pool: dict[str, Model]) -> str:
-    return _short(pool={name: model.network for name, model in pool.items()})
+    return fingerprint({"pool": {name: model.network for name, model in pool.items()}})
 
 
 def write_specification(context: Context, models: Sequence[Model]) -> None:

@@ -1,7 +1,6 @@
 """First stages: teachers (trained once and shared by later studies), the undistilled anchor, and the search's pool."""
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from nodekd.streams import seed_of
 from study.errors import EnvironmentFault
+from study.fingerprint import fingerprint
 from study.points import Parameter, walk
 from study.space.settings import Space
 from study.stages.batch import Batch, Planned, is_crash
@@ -74,7 +74,7 @@ def _identity(context: Context, settings: dict[str, Any]) -> str:
         "split": context.facts.split_hash,
         "torch": version("torch"),
     }
-    return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(made_by, 16)
 
 
 def checkpoint_path(name: str) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from study.attacked import SPECIFICATION, read_attacked
-from study.controls import FOLDER, failures, read_controls
+from study.checks.expected import NEGATIVE, POSITIVE
+from study.controls import FOLDER, read_controls
 from study.ledger import Ledger
 
 N = 100
@@ -177,16 +178,19 @@ def test_a_silent_check_fails_its_own_test_and_a_healthy_network_must_be_let_alo
         folder.check(name, {"pgd-20": NOTHING}, measured, f"{FOLDER}/{name}-c")
     problems: list[str] = []
     controls = read_controls(Ledger(folder.root), problems)
-    assert {each.name: each.passed for each in controls} == {
+    assert {each.name: each.passed for each in controls.found} == {
         "quantised": False,
         "softmax": True,
         "rk4": False,
         "dopri5": True,
     }
-    assert list(dict.fromkeys(failures(controls))) == [
+    assert controls.faults == [
         "G1 stays silent about the control quantised, which is broken on purpose",
         "P5 speaks up about the control rk4, which is healthy",
+        *(f"the control {name} is missing" for name in controls.missing),
     ]
+    assert set(controls.missing) == {*POSITIVE, *NEGATIVE} - {each.name for each in controls.found}
+    assert "adversarial" in controls.missing
 
 
 def promise(folder: Folder, **more: Any) -> None:

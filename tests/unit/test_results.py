@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
 from study.errors import EnvironmentFault
-from study.results import FRONT_COLUMNS, HISTORY_COLUMNS, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS, load, write_snapshots
+from study.results import load, write_snapshots
 from study.survivors import CARRIED, paired, read_survivors
 from tests.study_folder import (
     COLUMNS,
