@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from nodekd.distill.attacked import AdversarialTraining, attacked_images
 from nodekd.distill.objective import LABELS_ONLY, Batch, Objective, solve_capped
 from nodekd.ode.adaptive import EvaluationCapError
 from nodekd.optimization import Optimization, TrainConfig
+from nodekd.savepoint import Savepoint
 from nodekd.shapes import Images
 from nodekd.streams import generator
 
@@ -28,6 +29,7 @@ class TrainingStatus(Enum):
     FINISHED = "training ran to its last update"
     DIVERGED = "the loss left the finite numbers"
     CAPPED = "a solve needed more evaluations than max_evaluations allows"
+    STOPPED = "it was stopped after one of its epochs"
 
 
 @final
@@ -66,7 +68,8 @@ def train(
     augmentation: Augmentation,
     seed: int,
     objective: Objective = LABELS_ONLY,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    on_epoch: Callable[[Epoch], bool | None] | None = None,
+    savepoint: Savepoint | None = None,
 ) -> Training:
     """Train a network in place.
 
@@ -80,24 +83,29 @@ def train(
             distilled student and its alpha-0 twin see the same batches of the same views.
         objective: The loss. What it trains beside the network has an optimiser of its own, of the same class and
             schedule, and its gradients are clipped apart from the network's.
-        on_epoch: Called after every epoch, with the model in eval mode.
+        on_epoch: Called after every epoch, with the model in eval mode; where it returns True the run ends there.
+        savepoint: Where the run stands, kept now and then and taken up where there is one; a run that goes on so
+            ends with the weights of one that was never interrupted, and repeats no update before its savepoint.
 
     Returns:
-        Status, time and number of updates. Divergence and a solve past its cap are statuses, not exceptions.
+        Status, time and number of updates. Divergence, a solve past its cap and a stop are statuses, not exceptions.
+
+    Raises:
+        Paused: If the savepoint says so.
     """
-    run = _Run(model, split, config, augmentation, seed, objective)
-    seconds = 0.0
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        model.train()
-        status, loss, train_accuracy = run.epoch(epoch)
-        model.eval()
-        seconds += time.perf_counter() - started
-        if status is not TrainingStatus.FINISHED:
-            return Training(status, seconds, run.updates)
-        if on_epoch is not None:
-            on_epoch(Epoch(epoch, run.updates, loss, train_accuracy, seconds))
-    return Training(TrainingStatus.FINISHED, seconds, run.updates)
+    run = _Run(model, split, config, augmentation, seed, objective, savepoint)
+    model.eval()
+    while run.epochs < config.epochs:
+        status, ended = run.epoch()
+        if ended is None:
+            return Training(status, run.seconds, run.updates)
+        if on_epoch is not None and on_epoch(ended):
+            return Training(TrainingStatus.STOPPED, run.seconds, run.updates)
+        run.keep(is_last=run.epochs == config.epochs)
+    return Training(TrainingStatus.FINISHED, run.seconds, run.updates)
+
+
+_COUNTERS = ("epochs", "updates", "batches", "seconds")
 
 
 @final
@@ -112,29 +120,81 @@ class _Run:
         augmentation: Augmentation,
         seed: int,
         objective: Objective,
+        savepoint: Savepoint | None,
     ) -> None:
         self.model, self.split, self.config, self.augmentation, self.seed = model, split, config, augmentation, seed
         self.objective = objective
         updates = -(-len(split) // config.batch_size) * config.epochs
         trained = [[model], *([objective.helpers()] if objective.helpers() else [])]
+        self.networks = [network for networks in trained for network in networks]
         self.optimizations = [Optimization(networks, config, updates) for networks in trained]
-        self.updates = 0
+        self.savepoint = savepoint
         self.diverged = False
+        self.epochs = self.updates = self.batches = 0
+        """Epochs that are over, updates in all, and updates of the epoch at hand."""
+        self.seconds = self._clock = 0.0
+        # Summed on the device and read once an epoch, so that a GPU is never waited for in between.
+        self.total = torch.zeros(2, device=split.labels.device)
+        self._take_up(savepoint.load() if savepoint is not None else None)
 
-    def epoch(self, epoch: int) -> tuple[TrainingStatus, float, float]:
-        """Pass over the images once; return the status, the mean loss and the share of views classified correctly."""
-        # Summed on the device and read once, so that a GPU is never waited for in between.
-        total = torch.zeros(2, device=self.split.labels.device)
-        for rows, clean, views in _batches(self.split, self.config, self.augmentation, self.seed, epoch):
+    def epoch(self) -> tuple[TrainingStatus, Epoch | None]:
+        """Pass over the images once, or over those that an interrupted pass has left; no epoch where it failed."""
+        self.model.train()
+        self._clock = time.perf_counter()
+        status = self._pass()
+        self._note_time()
+        self.model.eval()
+        loss_sum, correct = self.total.tolist()
+        if status is TrainingStatus.FINISHED and not math.isfinite(loss_sum):
+            status = TrainingStatus.DIVERGED
+        if status is not TrainingStatus.FINISHED:
+            return status, None
+        self.epochs, self.batches = self.epochs + 1, 0
+        self.total.zero_()
+        count = len(self.split)
+        return status, Epoch(self.epochs, self.updates, loss_sum / count, correct / count, self.seconds)
+
+    def _pass(self) -> TrainingStatus:
+        batches = _batches(self.split, self.config, self.augmentation, self.seed, self.epochs + 1, self.batches)
+        for rows, clean, views in batches:
             batch = self._batch(rows, clean, views)
             logits, loss = self.objective.loss(self.model, batch)
             if solve_capped(self.model) or not self._update(loss):
-                status = TrainingStatus.DIVERGED if self.diverged else TrainingStatus.CAPPED
-                return status, float("nan"), float("nan")
-            total += torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == batch.labels).sum()])
-        loss_sum, correct = total.tolist()
-        status = TrainingStatus.FINISHED if math.isfinite(loss_sum) else TrainingStatus.DIVERGED
-        return status, loss_sum / len(self.split), correct / len(self.split)
+                return TrainingStatus.DIVERGED if self.diverged else TrainingStatus.CAPPED
+            self.total += torch.stack([loss.detach() * len(rows), (logits.detach().argmax(1) == batch.labels).sum()])
+            self.batches += 1
+            self._note_time()
+            self.keep(is_last=False)
+        return TrainingStatus.FINISHED
+
+    def _note_time(self) -> None:
+        now = time.perf_counter()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+
+    def keep(self, *, is_last: bool) -> None:
+        """Write where the run stands, if it is time."""
+        if self.savepoint is not None:
+            self.savepoint.keep(self._state, is_last=is_last)
+            self._clock = time.perf_counter()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in _COUNTERS},
+            "total": self.total,
+            "networks": [network.state_dict() for network in self.networks],
+            "optimizations": [optimization.state() for optimization in self.optimizations],
+        }
+
+    def _take_up(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+        self.total = state["total"].to(self.total.device)
+        for network, stored in zip(self.networks, state["networks"], strict=True):
+            network.load_state_dict(stored)
+        for optimization, stored in zip(self.optimizations, state["optimizations"], strict=True):
+            optimization.take_up(stored)
 
     def _batch(self, rows: Tensor, clean: Images, views: Tensor) -> Batch:
         labels, adversarial = self.split.labels[rows], self.config.adversarial
@@ -161,12 +221,12 @@ class _Run:
 
 
 def _batches(
-    split: Split, config: TrainConfig, augmentation: Augmentation, seed: int, epoch: int
+    split: Split, config: TrainConfig, augmentation: Augmentation, seed: int, epoch: int, done: int
 ) -> Iterator[tuple[Tensor, Images, Tensor]]:
     order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
     views = draw_views(len(split), augmentation, generator(seed, "views", epoch))
     if not config.augment:
         views.fill_(identity_view(augmentation))
-    for rows in order.split(config.batch_size):
+    for rows in order.split(config.batch_size)[done:]:
         rows_there, views_there = rows.to(split.labels.device), views[rows].to(split.labels.device)
         yield rows_there, take_views(split.images(rows_there), views_there, augmentation), views_there

@@ -7,6 +7,7 @@ a line that a kill or a full disk tore costs only itself.
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from study.lease import utc_now
 
 FOLDER = ".test-log"
 """Folder beside the studies."""
+
+_HASH = re.compile("[0-9a-f]+")
+"""What names a log; a study from elsewhere may say anything."""
 
 
 @final
@@ -141,7 +145,7 @@ def reads_of_test(folder: Path, study: Mapping[str, Any], events: Iterable[Mappi
 def _logged(root: Path, split_hash: str) -> dict[str, set[str]]:
     """Return the accesses that each study has logged."""
     found: dict[str, set[str]] = {}
-    for line in read_lines(log_path(root, split_hash)) if split_hash else ():
+    for line in read_lines(log_path(root, split_hash)) if _HASH.fullmatch(split_hash) else ():
         if isinstance(line.get("study"), str) and isinstance(line.get("access"), str):
             found.setdefault(line["study"], set()).add(line["access"])
     return found

@@ -3,14 +3,13 @@
 Derived from the files of the attacks and checks that are in force; nothing is stored that follows from them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from study.checks.reading import Checked, read_checked
 from study.checks.verdicts import Trust, trust
-from study.durable import read_json
 from study.errors import EnvironmentFault
 from study.ledger import Ledger
 from study.survivors import Survivors, joined, read_survivors
@@ -95,13 +94,13 @@ def read_attacked(ledger: Ledger, problems: list[str], *, adaptive: bool = True)
         problems: Gets a sentence for each thing that could not be read.
         adaptive: Whether what the adaptive tier broke counts; it does, but for the question whom to give that tier.
     """
-    in_force = tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems) or {}
+    in_force = tolerant(lambda: ledger.document(SPECIFICATION), problems) or {}
     found = _shards(ledger, in_force, problems)
     wanted = [part for part in _PARTS if adaptive or part != _ADAPTIVE]
     read = {name: _read(parts, wanted, problems) for name, parts in found.items()}
     roles: Mapping[str, str] = in_force.get("models") or {}
     survivors = {
-        name: replace(bits, kind=roles.get(name, bits.kind))
+        name: replace(bits, model=name, kind=roles.get(name, bits.kind))
         for name, parts in read.items()
         if (bits := _joined(name, parts, problems)) is not None
     }
@@ -118,10 +117,10 @@ def _shards(ledger: Ledger, in_force: Mapping[str, Any], problems: list[str]) ->
     """Return by model and part the shards in force; networks that were withdrawn are left out."""
     found: dict[str, dict[str, list[Shard]]] = {}
     for key, outcome in outcomes_under(ledger, "robustness", problems):
-        _, model, name = key.split("/")
-        metrics = outcome.get("metrics") or {}
-        if key.endswith(RECORD):
+        metrics, (_, model, *names) = outcome.get("metrics") or {}, key.split("/")
+        if key.endswith(RECORD) or len(names) != 1:
             continue
+        (name,) = names
         if outcome.get("state") != "COMPLETE":
             if _is_of(name, in_force):
                 problems.append(f"{key} has no bits: {outcome.get('reason')}")
@@ -193,12 +192,20 @@ def _incomplete(
 
 def outcomes_under(ledger: Ledger, prefix: str, problems: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """Return the outcomes of all jobs under a prefix, those that can be read."""
-    keys: Iterable[str] = ledger.keys(prefix) if (ledger.root / prefix).is_dir() else []
+    keys = [key for key in keys_under(ledger, prefix) if key != prefix]
     found = [(key, tolerant(lambda key=key: ledger.outcome(key), problems)) for key in keys]
     return [(key, outcome) for key, outcome in found if outcome is not None]
 
 
-def tolerant(read: Any, problems: list[str]) -> dict[str, Any] | None:
+def keys_under(ledger: Ledger, prefix: str) -> list[str]:
+    """Return the jobs under a prefix; none where it is a link, which `Ledger.strays` names."""
+    try:
+        return ledger.keys(prefix)
+    except EnvironmentFault:
+        return []
+
+
+def tolerant(read: Callable[[], dict[str, Any] | None], problems: list[str]) -> dict[str, Any] | None:
     """Read a document; what is wrong with it becomes a problem and not an exception."""
     try:
         return read()

@@ -84,8 +84,8 @@ def cells(of: Design, by: Sequence[str] | None = None, measures: Sequence[str] |
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in _counted(of):
         groups[tuple(key(row[name]) for name in by)].append(row)
-    found = []
-    for at in sorted(groups, key=lambda place: tuple(_rank(of, n, v) for n, v in zip(by, place, strict=True))):
+    found, places = [], [_places(of, name) for name in by]
+    for at in sorted(groups, key=lambda levels: tuple(map(_rank, places, levels))):
         rows = groups[at]
         means = {measure: over_seeds(rows, measure, of.unit, within=of.factors) for measure in measures}
         found.append(Cell(dict(zip(by, at, strict=True)), tuple(sorted(row["trial"] for row in rows)), means))
@@ -254,9 +254,14 @@ def _model(trial: int) -> str:
     return f"student-{trial:06d}"
 
 
-def _rank(of: Design, name: str, level: Any) -> tuple[Any, ...]:
-    order = [key(value) for value in of.levels.get(name, ())]
-    return (order.index(level) if level in order else -1, *natural_order(level))
+def _places(of: Design, name: str) -> dict[Any, int]:
+    """Return where each level of a factor stands; made once, as a search has as many levels as trials."""
+    levels = [key(value) for value in of.levels.get(name, ())]
+    return {level: place for place, level in reversed(list(enumerate(levels)))}
+
+
+def _rank(places: Mapping[Any, int], level: Any) -> tuple[Any, ...]:
+    return (places.get(level, -1), *natural_order(level))
 
 
 def _counted(of: Design) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from study.attacked import outcomes_under, tolerant
 from study.checks.expected import NEGATIVE, POSITIVE
 from study.checks.reading import Checked, read_checked
-from study.durable import read_json
 from study.ledger import Ledger
 
 FOLDER = "controls/checks"
@@ -75,7 +74,7 @@ def read_controls(ledger: Ledger, problems: list[str]) -> Controls:
         ledger: The study's files.
         problems: Gets a sentence for each control that could not be made or read.
     """
-    specification = tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems)
+    specification = tolerant(lambda: ledger.document(SPECIFICATION), problems)
     in_force = (specification or {}).get("specification")
     found: list[Control] = []
     for key, outcome in outcomes_under(ledger, FOLDER, problems):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.attacked import SPECIFICATION, outcomes_under, tolerant
-from study.durable import DAMAGED, read_json
+from study.durable import DAMAGED, open_own
 from study.fingerprint import fingerprint
 from study.ledger import Ledger
 
@@ -41,7 +41,7 @@ def read_cube(ledger: Ledger, problems: list[str]) -> list[Slice]:
         ledger: The study's files.
         problems: Gets a sentence for each slice that cannot be read.
     """
-    document = tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems) or {}
+    document = tolerant(lambda: ledger.document(SPECIFICATION), problems) or {}
     in_force = identifier(document.get("checks", ""), document.get("cube", []))
     found: list[Slice] = []
     for key, outcome in outcomes_under(ledger, FOLDER, problems):
@@ -49,7 +49,7 @@ def read_cube(ledger: Ledger, problems: list[str]) -> list[Slice]:
         if outcome.get("state") != "COMPLETE" or metrics.get("specification") != in_force:
             continue
         try:
-            with np.load(ledger.folder(key) / "cube.npz", allow_pickle=False) as stored:
+            with open_own(ledger.folder(key) / "cube.npz") as file, np.load(file, allow_pickle=False) as stored:
                 correct, broken = stored["correct"].astype(bool), stored["broken"].astype(bool)
                 solvers = tuple(str(name) for name in stored["solvers"])
         except DAMAGED as error:

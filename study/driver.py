@@ -4,21 +4,36 @@ The driver never trains or attacks; all of that is done by the workers of an eng
 """
 
 import contextlib
+import functools
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nodekd.data.corruptions import open_corruptions
 from nodekd.data.dataset import SPLITS, DataConfig, load
 from nodekd.data.views import count_views
 from nodekd.errors import NodekdError
+from study.copying import Target, copy_study, open_target
+from study.disk_space import Room
 from study.engine.job import Engine
+from study.engine.nodes import Needs
 from study.engine.ray_tune import RayTuneEngine
+from study.engine.signals import Stopped, watched_signals
 from study.errors import EnvironmentFault, Interrupted, StudyError
-from study.identity import check_same_data, check_same_teachers, is_done, study_folder, write_identity
+from study.identity import (
+    check_same_data,
+    check_same_teachers,
+    is_complete,
+    is_done,
+    study_folder,
+    study_id,
+    write_identity,
+)
 from study.jobs.execute import execute
+from study.jobs.probe_node import split_hash
 from study.ledger import Ledger
+from study.metering import MeteredProgress
 from study.order import Order
 from study.points import count_trials
 from study.preview import banner, plan_text, resumed_text
@@ -29,12 +44,14 @@ from study.results import write_snapshots
 from study.show import print_results
 from study.space.settings import Space
 from study.space.undistilled import without_distillation
-from study.stages.batch import is_crash
+from study.stages.batch import is_crash, wait_for_survivors
 from study.stages.context import Context, Facts
+from study.stages.fork import fork_of, is_torn, plan_fork, take_over
 from study.stages.pipeline import Pipeline
 from study.stages.plan import plan
 from study.stages.searches import STUDENTS, UNDISTILLED, Searched
 from study.stages.teachers import checkpoint_path, teacher_keys
+from study.warm_start import settle_warm_start
 
 _OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
 """Jobs whose keys change with settings that may change when a study is resumed."""
@@ -55,6 +72,7 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     """
     folder = study_folder(order)
     facts = study_facts(order.space)
+    target = None if order.copy_to is None else open_target(order.copy_to, study_id(folder))
     if order.validate or order.dry_run:
         print(plan_text(order, facts, folder) if order.dry_run else f"{order.source}: the space is valid.")
         return 0
@@ -62,22 +80,43 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     if order.part == "report":
         load_results(folder)
         _report(ledger)
+        _copy(ledger, target)
         return 0
     with ledger.lock():
         check_same_data(ledger, facts)
         if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")
             print_results(load_results(folder, "complete"))
+            _copy(ledger, target)
             return 0
-        progress = progress_for(
-            sys.stdout, refresh_s=order.space.progress.refresh_s, heartbeat_s=order.space.progress.heartbeat_s
-        )
-        context = Context(order.space, ledger, facts, progress, smoke=order.smoke)
+        engine = engine or _ray_engine(order, folder)
+        progress = _progress(order, engine, ledger, facts)
+        room = Room(ledger.root, progress.note)
+        room.wait()
+        context = Context(order.space, ledger, facts, progress, smoke=order.smoke, generation=order.generation)
         teachers = teacher_keys(context)
         check_same_teachers(ledger, teachers)
-        write_identity(ledger, order, facts, teachers, "ray" if engine is None else type(engine).__name__)
+        _identify(order, context, teachers, "ray" if isinstance(engine, RayTuneEngine) else type(engine).__name__)
+        settle_warm_start(ledger, order.space, facts.split_hash)
         ledger.event("launched", command=order.command, part=order.part)
-        return _run(order, context, progress, engine or _ray_engine(order))
+        code = _run(order, context, progress, engine, room)
+        _copy(ledger, target)
+        return code
+
+
+def _identify(order: Order, context: Context, teachers: Sequence[str], engine: str) -> None:
+    """Write what the study is, and take over what it forks before it asks for its first trial."""
+    ledger, facts = context.ledger, context.facts
+    stored = fork_of(ledger)
+    if order.fork is None:
+        write_identity(ledger, order, facts, teachers, engine, stored)
+        return
+    fork = stored or plan_fork(context, order.fork)
+    write_identity(ledger, order, facts, teachers, engine, fork)
+    if stored is None or is_torn(ledger, fork):
+        take_over(context, order.fork, fork)
+        ledger.event("forked", **fork.record())
+        print(fork.sentence)
 
 
 def study_facts(space: Space) -> Facts:
@@ -114,36 +153,71 @@ def asked_for(space: Space, *keys: str) -> Iterator[None]:
         raise EnvironmentFault(str(fault) if place is None else f"{place} {fault}") from fault
 
 
-def _ray_engine(order: Order) -> Engine:
-    space = order.space
+def _progress(order: Order, engine: Engine, ledger: Ledger, facts: Facts) -> Progress:
+    """Return who is told of progress: a person, and where the engine passes numbers on, those who collect them."""
+    settings, meter = order.space.progress, getattr(engine, "meter", None)
+    shown = progress_for(sys.stdout, refresh_s=settings.refresh_s, heartbeat_s=settings.heartbeat_s)
+    if meter is None:
+        return shown
+    return MeteredProgress(shown, meter, ledger, order.space.study.name, (1 / facts.classes, 0.0))
+
+
+def _ray_engine(order: Order, folder: Path) -> Engine:
+    space, data = order.space, order.space.data
+    root = str(Path(data.root).expanduser().resolve())
     return RayTuneEngine(
         cpus=space.resources.cpus,
         gpus=space.resources.gpus,  # pyright: ignore[reportArgumentType] - checked by the space
         concurrency=space.budget.concurrency,
         address=order.address,
+        insecure=order.insecure,
+        needs=Needs(folder, functools.partial(split_hash, data.name, root, data.image_size, data.shuffle)),
     )
 
 
-def _run(order: Order, context: Context, progress: Progress, engine: Engine) -> int:
-    ledger, pipeline = context.ledger, Pipeline(plan(context, order.part))
-    resumed = resumed_text(ledger)
+def _run(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
+    """Run and report; a signal ends everything at once where the engine does not see to it."""
+    with watched_signals() as signals:
+        try:
+            with signals.raised():
+                return _carry_out(order, context, progress, engine, room)
+        except Stopped:
+            raise signals.interruption(at_once=True) from None
+
+
+def _carry_out(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
+    ledger, resumed = context.ledger, resumed_text(context.ledger)
+    wait_for_survivors(ledger, progress)
     try:
         dashboard = engine.start()
         print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
-            engine.run(pipeline, execute)
-    except Interrupted:
-        ledger.event("interrupted")
-        _report(ledger, "interrupted")
+            planned = room.retry(lambda: _run_stages(order, context, engine, room))
+    except Interrupted as interruption:
+        with room.forgiven():
+            ledger.event("interrupted")
         print(f"Continue with: {continuing(order, ledger.root)}", file=sys.stderr)
+        with room.forgiven():
+            if not interruption.is_impatient:
+                _report(ledger, "interrupted")
         raise
     except StudyError as fault:
-        ledger.event("interrupted", reason=str(fault))
-        _report(ledger, "interrupted")
+        with room.forgiven():
+            ledger.event("interrupted", reason=str(fault))
+            _report(ledger, "interrupted")
         raise
     finally:
         engine.stop()
-    return _finish(order, ledger, pipeline.planned)
+    return room.retry(lambda: _finish(order, ledger, planned))
+
+
+def _run_stages(order: Order, context: Context, engine: Engine, room: Room) -> set[str]:
+    """Run what the files say is missing; return the jobs of all stages."""
+    context.ledger.clear_pause()
+    wait_for_survivors(context.ledger, context.observer)
+    pipeline = Pipeline(plan(context, order.part), context.ledger.ask_to_pause, room)
+    engine.run(pipeline, execute)
+    return pipeline.planned
 
 
 def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
@@ -184,6 +258,19 @@ def _is_searched(space: Space, ledger: Ledger) -> bool:
     )
 
 
+def _copy(ledger: Ledger, target: Target | None) -> None:
+    """Copy a study that is complete to where it was asked for."""
+    if target is None:
+        return
+    if not is_complete(ledger):
+        print(f"Not copied to {target.uri}: the study is not complete.", file=sys.stderr)
+        return
+    copied = copy_study(ledger.root, target)
+    print(
+        f"copied     {copied.files} files ({copied.bytes / 1e6:.1f} MB) to {target.uri}, {copied.unchanged} unchanged"
+    )
+
+
 def _complain(sentence: str, keys: list[str]) -> None:
     print(f"{sentence}: {', '.join(keys[:5])}. Each has a log.txt in its folder.", file=sys.stderr)
 
@@ -192,14 +279,7 @@ def continuing(order: Order, folder: Path) -> str:
     """Return the command that goes on with this study, also where it began with `--resume never`."""
     if order.resume != "never":
         return order.command
-    words = [word for word in shlex.split(order.command) if word != "--resume=never"]
-    while "--resume" in words:
-        place = words.index("--resume")
-        del words[place : place + 2]
-    while "--output" in words:
-        place = words.index("--output")
-        del words[place : place + 2]
-    return shlex.join([*words, "--output", str(folder)])
+    return shlex.join([*order.command_without("--resume", "--output"), "--output", str(folder)])
 
 
 def _report(ledger: Ledger, state: str | None = None) -> None:

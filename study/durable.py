@@ -8,11 +8,12 @@ import errno
 import json
 import math
 import os
+import stat
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -66,31 +67,38 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, document: Mapping[str, Any]) -> Path:
-    """Write the document under a name nobody else uses, in the same folder, and wait for the disk."""
+def _write_beside(path: Path, document: Mapping[str, Any], *, synced: bool = True) -> Path:
+    """Write the document under a name nobody else uses, in the same folder, and wait for the disk if asked to."""
     text = json.dumps(plain(document), indent=1, allow_nan=False) + "\n"
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    with beside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            if synced:
+                os.fsync(stream.fileno())
+    except OSError:  # a full disk, above all: what was written of it must not take more room
+        beside.unlink(missing_ok=True)
+        raise
     return beside
 
 
-def replace_json(path: Path, document: Mapping[str, Any]) -> None:
+def replace_json(path: Path, document: Mapping[str, Any], *, synced: bool = True) -> None:
     """Write a JSON file so that a reader finds the old one or the new one, never a part.
 
     Args:
         path: File to write; its folder is made where it is missing.
         document: Content; see `plain` for what becomes of numpy and of numbers that are not finite.
+        synced: Whether to wait for the disk; without it a power cut may leave the file empty, or none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, document)
+    beside = _write_beside(path, document, synced=synced)
     try:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
 def link_json_once(path: Path, document: Mapping[str, Any]) -> bool:
@@ -125,6 +133,32 @@ def link_json_once(path: Path, document: Mapping[str, Any]) -> bool:
     return True
 
 
+def open_own(path: Path) -> IO[bytes]:
+    """Open a file of a study for reading: itself, never what a symbolic link of that name leads to, and never a pipe.
+
+    A folder of results may come from somebody else; a link in it must not show files of whoever looks at it.
+
+    Raises:
+        OSError: If there is no such file, or something else has its name.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder of a study where it is missing.
+
+    Raises:
+        EnvironmentFault: If a symbolic link has its name: what is written would lie elsewhere.
+    """
+    if folder.is_symlink():
+        raise EnvironmentFault(f"{folder} must be a folder of the study, but is a symbolic link. Remove the link.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object.
 
@@ -132,13 +166,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
         The object, or None where there is no such file.
 
     Raises:
-        EnvironmentFault: If the file holds something else.
+        EnvironmentFault: If the file holds something else, or is a link.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        with open_own(path) as stream:
+            document = json.loads(stream.read().decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        what = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        raise EnvironmentFault(
+            f"{path} must be a file that can be read, but: {what}. Restore it or delete it."
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise EnvironmentFault(f"{path} is damaged: not a JSON document ({error}). Restore it or delete it.") from error
     if not isinstance(document, dict):
         raise EnvironmentFault(f"{path} must hold a JSON object, but holds {type(document).__name__}.")
@@ -149,11 +189,15 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """Append one JSON line; a torn line that an earlier kill left behind is cut off first."""
     line = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
+    with open(path, "a+b", opener=_not_through_a_link) as stream:
         whole = _end_of_last_whole_line(path)
         if whole != stream.seek(0, os.SEEK_END):
             stream.truncate(whole)
         stream.write(line)
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _end_of_last_whole_line(path: Path) -> int:
@@ -170,14 +214,16 @@ def _end_of_last_whole_line(path: Path) -> int:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a file of lines; what cannot be read (a torn line) is skipped."""
-    if not path.exists():
+    """Yield the JSON objects of a file of lines; what cannot be read (a torn line, a link) is skipped."""
+    try:
+        stream = open_own(path)
+    except OSError:
         return
-    with path.open("rb") as stream:
+    with stream:
         for line in stream:
             try:
                 document = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(document, dict):
                 yield document

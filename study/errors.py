@@ -45,6 +45,14 @@ class ResumeConflict(StudyError):
 class Interrupted(StudyError):
     """A signal ended the study; the same command continues it."""
 
-    def __init__(self, message: str, exit_code: int = 130) -> None:
+    def __init__(self, message: str, exit_code: int = 130, *, is_impatient: bool = False) -> None:
+        """Say so.
+
+        Args:
+            message: For the user.
+            exit_code: 128 and the signal's number.
+            is_impatient: Whether a second signal came, so that nothing may take long any more.
+        """
         super().__init__(message)
         self.exit_code = exit_code
+        self.is_impatient = is_impatient

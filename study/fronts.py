@@ -36,6 +36,24 @@ def non_dominated(points: ArrayLike, feasible: ArrayLike | None = None) -> NDArr
     return on_front
 
 
+def layers(points: ArrayLike) -> list[NDArray[np.intp]]:
+    """Peel front after front: the points that no other dominates, those that only the first front dominates, and so on.
+
+    Args:
+        points: Objectives to maximise, shape (n, m), m >= 1.
+
+    Returns:
+        Indices of each front, ascending; points with NaN or an infinity are in none.
+    """
+    values, usable = _table(points, None)
+    left, found = np.flatnonzero(usable), list[NDArray[np.intp]]()
+    while len(left):
+        on_front = non_dominated(values[left])
+        found.append(left[on_front])
+        left = left[~on_front]
+    return found
+
+
 def hypervolume(points: ArrayLike, reference: ArrayLike, feasible: ArrayLike | None = None) -> float:
     """Give the area that the points dominate above the reference point, exactly, in two objectives.
 

@@ -4,15 +4,17 @@ A broken space is answered here, before torch or Ray load; everything else is th
 """
 
 import argparse
+import os
 import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.errors import StudyError
+from study.errors import Interrupted, StudyError
 from study.order import PARTS, RESUMES, Order
 
+GENERATION = 8
 INTERNAL_ERROR = 70
 
 
@@ -36,10 +38,30 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: continue where there is something; must: refuse to begin anew; never: begin <name>-2",
     )
+    command.add_argument(
+        "--deterministic",
+        action="store_const",
+        const=GENERATION,
+        help=f"ask for trials {GENERATION} at a time, so that any number of workers gives the same study",
+    )
     command.add_argument("--stage", choices=PARTS, default="all", help="run only this part")
     command.add_argument("--output", type=Path, metavar="DIR", help="the study's own folder (default results/<name>)")
     command.add_argument(
         "--address", metavar="auto|HOST:PORT", help="run on this Ray cluster instead of a private local one"
+    )
+    command.add_argument(
+        "--insecure", action="store_true", help="with --address: join a cluster that demands no token all the same"
+    )
+    command.add_argument(
+        "--fork",
+        type=Path,
+        metavar="DIR",
+        help="begin a new study from this one: its trials that the changed space would measure alike are taken over",
+    )
+    command.add_argument(
+        "--copy-to",
+        metavar="URI",
+        help="copy the complete study there, e.g. s3://bucket/results/kd or file:///archive/kd",
     )
     return command
 
@@ -60,15 +82,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             resume=options.resume,
             output=options.output,
             address=options.address,
+            insecure=options.insecure,
+            fork=options.fork,
             validate=options.validate,
             dry_run=options.dry_run,
             smoke=options.smoke,
+            generation=options.deterministic,
+            copy_to=options.copy_to,
         )
         from study.driver import drive
 
         return drive(order)
     except StudyError as fault:
         print(fault, file=sys.stderr)
+        if isinstance(fault, Interrupted) and fault.is_impatient:
+            sys.stdout.flush()
+            os._exit(fault.exit_code)  # Ray's own end may take longer than somebody who asked twice will wait
         return fault.exit_code
     except Exception:  # noqa: BLE001 - a fault of the program still ends with the exit code that says so
         traceback.print_exc()
@@ -85,6 +114,10 @@ def _parse(given: list[str]) -> argparse.Namespace:
     wrong = [text for text in options.overrides if "=" not in text]
     if wrong:
         command.error(f"an override reads key=value, but got {wrong[0]!r}, e.g. budget.trials=8")
+    if options.insecure and options.address is None:
+        command.error("--insecure goes with --address: a private Ray always demands its token")
+    if options.fork is not None and options.resume != "auto":
+        command.error("--fork begins a study, or goes on with one that it began; leave --resume out")
     return options
 
 

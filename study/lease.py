@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, final
 
-from study.durable import read_json, replace_json
+from study.durable import open_own, read_json, replace_json
 from study.errors import EnvironmentFault
 
 HEARTBEAT_S = 15.0
@@ -67,7 +67,7 @@ class Attempt:
         self._clock = time.monotonic()
         holder = {"schema": 1, "attempt": number, **_myself()}
         self.started: str = holder["start"]
-        replace_json(self._lease, holder)
+        replace_json(self._lease, holder, synced=False)  # after a power cut nobody is at work, whatever it says
 
     @property
     def seconds(self) -> float:
@@ -80,8 +80,9 @@ class Attempt:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended.set()
-        with contextlib.suppress(OSError):  # a full disk must not turn a committed outcome into a crash
-            replace_json(self._lease, {**(read_json(self._lease) or {}), "ended": utc_now()})
+        # a full disk must not turn a committed outcome into a crash
+        with contextlib.suppress(OSError, EnvironmentFault):
+            replace_json(self._lease, {**(read_json(self._lease) or {}), "ended": utc_now()}, synced=False)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
@@ -110,13 +111,21 @@ def is_fresh(job_folder: Path, max_age_s: float) -> bool:
         max_age_s: Seconds without a heartbeat after which a lease counts as lost; at least 4 heartbeats on NFS.
     """
     for lease in sorted((job_folder / "attempts").glob("*/lease.json"), reverse=True):
-        holder = read_json(lease)
+        holder = _holder_of(lease)
         if holder is None or "ended" in holder or _is_surely_dead(holder):
             continue
         with contextlib.suppress(FileNotFoundError):
             if time.time() - lease.stat().st_mtime <= max_age_s:
                 return True
     return False
+
+
+def _holder_of(lease: Path) -> dict[str, Any] | None:
+    """Read a lease; a power cut, which nobody survives, may have left it empty."""
+    try:
+        return read_json(lease)
+    except EnvironmentFault:
+        return None
 
 
 def _try_lock(stream: IO[str], tries: int = 5) -> bool:
@@ -151,7 +160,8 @@ def driver_lock(path: Path) -> Iterator[None]:
                 f"{holder.get('host', 'an unknown host')} since {holder.get('start', 'an unknown time')}. "
                 "Wait for it, stop it, or choose another folder with --output."
             )
-        replace_content(stream, _myself())
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
+            replace_content(stream, _myself())
         yield
 
 
@@ -171,11 +181,12 @@ def _read_holder(path: Path) -> dict[str, str]:
 def current_driver(path: Path) -> dict[str, str] | None:
     """Return pid, host and start of the driver that holds the lock now, or None; needs only read access."""
     try:
-        with path.open(encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return _read_holder(path)
-    except FileNotFoundError:
-        pass
+        stream = open_own(path)
+    except OSError:  # there is none, or somebody put something else there: nobody drives through that
+        return None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_holder(path)
     return None

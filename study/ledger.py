@@ -5,6 +5,7 @@ which is linked once: a second result for the same job is discarded in favour of
 the jobs are, who runs them or how points are chosen.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, final
 
 from study.durable import append_line, link_json_once, plain, read_json, read_lines, replace_json
-from study.errors import ResumeConflict, StudyError
+from study.errors import EnvironmentFault, ResumeConflict, StudyError
 from study.lease import Attempt, begin_attempt, current_driver, driver_lock, is_fresh, utc_now
 
 SCHEMA = 1
 STATES = ("COMPLETE", "PRUNED", "FAIL")
-_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_KEY = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
+_PAUSE = "pause"
 _INSIDE_A_JOB = frozenset({"attempts", "checkpoint"})
 
 
@@ -43,13 +46,33 @@ class Ledger:
 
         Raises:
             StudyError: If the key would lead out of the study's folder.
+            EnvironmentFault: If a symbolic link on the way would.
         """
         if not _KEY.fullmatch(key):
             raise StudyError(
                 f"A job key is a path of letters, digits, '.', '_' and '-' below the study, "
                 f"but got {key!r} in {self.root}."
             )
-        return self.root / key
+        return self._inside(key)
+
+    def document(self, name: str) -> dict[str, Any] | None:
+        """Return a JSON file of the study that is no job's, such as `front/selection.json`; None where there is none.
+
+        Raises:
+            EnvironmentFault: If it is damaged, or a symbolic link on the way would lead out of the study.
+        """
+        return read_json(self._inside(name))
+
+    def _inside(self, name: str) -> Path:
+        path = self.root
+        for part in name.split("/"):
+            path /= part
+            if path.is_symlink():
+                raise EnvironmentFault(
+                    f"A study's files lie in its own folder, but {path} is a symbolic link, which is not followed. "
+                    "Put the files there, or the whole study where there is room."
+                )
+        return path
 
     def write_config(self, key: str, config: Mapping[str, Any]) -> None:
         """Store what a job is to do; the same content may be written again.
@@ -59,7 +82,7 @@ class Ledger:
         """
         path = self.folder(key) / "config.json"
         stored = self.config(key)
-        if stored == _as_read(config):
+        if stored is not None and stored == _as_read(config):
             return
         if stored is not None and self.outcome(key) is not None:
             changed = sorted(name for name in {*stored, *config} if stored.get(name) != _as_read(config).get(name))
@@ -120,6 +143,20 @@ class Ledger:
         """Say whether somebody is working on the job: a heartbeat within `max_age_s` and no sign of its end."""
         return is_fresh(self.folder(key), max_age_s)
 
+    def ask_to_pause(self) -> None:
+        """Ask all workers of the study to keep where they stand and to end."""
+        with contextlib.suppress(OSError):  # on a full disk nobody is asked; the engine ends them all the same
+            (self.root / _PAUSE).touch()
+
+    def clear_pause(self) -> None:
+        """Take the request back, for a new launch."""
+        (self.root / _PAUSE).unlink(missing_ok=True)
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the workers have been asked to end."""
+        return (self.root / _PAUSE).exists()
+
     def event(self, type: str, **fields: Any) -> None:
         """Append to events.jsonl; only the driver may call this."""
         path = self.root / "events.jsonl"
@@ -138,9 +175,18 @@ class Ledger:
 
         Args:
             prefix: For example `trials` or `robustness/student-000012`; empty for all.
+
+        Raises:
+            EnvironmentFault: If the folder is a symbolic link; links below it are left out.
         """
         start = self.folder(prefix) if prefix else self.root
-        return sorted(path.relative_to(self.root).as_posix() for path in _job_folders(start))
+        found = (path.relative_to(self.root).as_posix() for path, entries in _folders(start) if _is_job(entries))
+        return sorted(key for key in found if _KEY.fullmatch(key))
+
+    def strays(self) -> list[str]:
+        """List what lies between the jobs and is never read: symbolic links, and folders whose name no job can have."""
+        found = [entry for _, entries in _folders(self.root) for entry in entries if _is_stray(entry)]
+        return sorted(Path(entry.path).relative_to(self.root).as_posix() for entry in found)
 
     def lock(self) -> AbstractContextManager[None]:
         """Be the only driver while the block runs; raises EnvironmentFault, naming the other one."""
@@ -155,14 +201,30 @@ def _as_read(document: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(plain(document)))
 
 
-def _job_folders(folder: Path) -> Iterator[Path]:
-    """Walk down to the folders of jobs, not into their attempts and checkpoints, and never along a link."""
-    if not folder.is_dir():
-        return
-    with os.scandir(folder) as scan:
-        entries = list(scan)
-    if any(entry.name in ("config.json", "outcome.json") for entry in entries):
-        yield folder
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and entry.name not in _INSIDE_A_JOB:
-            yield from _job_folders(Path(entry.path))
+def _folders(start: Path) -> Iterator[tuple[Path, list[os.DirEntry[str]]]]:
+    """Walk down through the folders that jobs may have, not into attempts and checkpoints, and never along a link."""
+    waiting = [start]
+    while waiting:
+        folder = waiting.pop()
+        if not folder.is_dir():
+            continue
+        with os.scandir(folder) as scan:
+            entries = list(scan)
+        yield folder, entries
+        waiting += [Path(entry.path) for entry in entries if _is_walked(entry)]
+
+
+def _is_walked(entry: os.DirEntry[str]) -> bool:
+    is_named = _NAME.fullmatch(entry.name) is not None and entry.name not in _INSIDE_A_JOB
+    return is_named and entry.is_dir(follow_symlinks=False)
+
+
+def _is_job(entries: list[os.DirEntry[str]]) -> bool:
+    return any(entry.name in ("config.json", "outcome.json") for entry in entries)
+
+
+def _is_stray(entry: os.DirEntry[str]) -> bool:
+    """Tell what somebody may take for a part of the study; hidden folders, such as a notebook's, are not."""
+    is_hidden = entry.name.startswith(".") and not entry.name.startswith("..")
+    is_odd = _NAME.fullmatch(entry.name) is None and not is_hidden
+    return entry.is_symlink() or (is_odd and entry.is_dir(follow_symlinks=False))

@@ -15,9 +15,9 @@ import pandas as pd
 
 from study.comparisons import cells, gain
 from study.designs import Design, design, key, natural_order
-from study.durable import read_json
 from study.effects import Mean, Paired, mean_interval
 from study.frames import plain, rows_of
+from study.ledger import Ledger
 from study.report.wording import epsilon_text, value_text
 from study.results import Results
 
@@ -263,7 +263,7 @@ def _ensemble_error(results: Results) -> list[Entry]:
 
 def _metrics(results: Results, trial: int) -> dict[str, Any]:
     """Give all metrics of a completed trial, also those that are no column of a table."""
-    return (read_json(results.path / "trials" / f"{trial:06d}" / "outcome.json") or {}).get("metrics") or {}
+    return (Ledger(results.path).outcome(f"trials/{trial:06d}") or {}).get("metrics") or {}
 
 
 def _by_generation(results: Results) -> list[Entry]:

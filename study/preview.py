@@ -33,6 +33,8 @@ def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: 
     command = getattr(engine, "token_command", None)
     if dashboard and command:
         lines.append(f"sign-in    {command}")
+    if (nodes := getattr(engine, "nodes", None)) is not None:
+        lines.append(f"nodes      {nodes}")
     if resumed:
         lines.append(f"resumed    {resumed}")
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from typing import Any
 
 from study.attacked import outcomes_under, tolerant
-from study.durable import read_json
 from study.ledger import Ledger
 
 
@@ -14,8 +13,7 @@ def read_probes(ledger: Ledger, problems: list[str]) -> dict[str, dict[str, Any]
         ledger: The study's files.
         problems: Gets a sentence for each probe that measured nothing.
     """
-    path = ledger.root / "probes" / "specification.json"
-    in_force = (tolerant(lambda: read_json(path), problems) or {}).get("specification")
+    in_force = (tolerant(lambda: ledger.document("probes/specification.json"), problems) or {}).get("specification")
     found = {}
     for key, outcome in outcomes_under(ledger, "probes", problems):
         metrics = outcome.get("metrics") or {}

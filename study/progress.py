@@ -4,6 +4,7 @@ import statistics
 import sys
 import threading
 import time
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -34,8 +35,9 @@ class Tally:
         self.done = 0
         self.states: Counter[str] = Counter()
         self.running: dict[str, float] = {}
-        self.seconds: list[float] = []
-        self.points: dict[str, tuple[float, float]] = {}
+        self.seconds: list[float] = []  # sorted, so that the median of 10,000 costs nothing
+        self.measured = 0
+        self._front: dict[str, tuple[float, float]] = {}
         self.width = 1
         self.last_note = ""
 
@@ -54,12 +56,19 @@ class Tally:
         """Note how a job ended."""
         started = self.running.pop(key, None)
         if started is not None:
-            self.seconds.append(time.monotonic() - started)
+            insort(self.seconds, time.monotonic() - started)
         self.done += 1
         self.states[outcome["state"]] += 1
         values = outcome.get("values") or {}
         if key.startswith("trials/") and "adversarial_accuracy" in values and not objections(outcome):
-            self.points[key] = (values["accuracy"], values["adversarial_accuracy"])
+            self.measured += 1
+            self._place(key, (values["accuracy"], values["adversarial_accuracy"]))
+
+    def _place(self, key: str, point: tuple[float, float]) -> None:
+        """Compare a trial with the front alone: whoever the front beats is on no later front either."""
+        near = {**self._front, key: point}
+        on_front = non_dominated(list(near.values()))
+        self._front = {key: near[key] for key, member in zip(near, on_front, strict=True) if member}
 
     @property
     def seconds_left(self) -> float | None:
@@ -71,12 +80,7 @@ class Tally:
     @property
     def front(self) -> list[tuple[str, float, float]]:
         """The trials on the search front, most accurate first; those that failed a check are not among them."""
-        keys = list(self.points)
-        if not keys:
-            return []
-        on_front = non_dominated([self.points[key] for key in keys])
-        members = [(key, *self.points[key]) for key, member in zip(keys, on_front, strict=True) if member]
-        return sorted(members, key=lambda member: -member[1])
+        return sorted(((key, *point) for key, point in self._front.items()), key=lambda member: -member[1])
 
     def counts(self) -> str:
         """Say in words how many jobs ended, run and failed."""
@@ -198,7 +202,7 @@ class LiveProgress:
         members = self._tally.front
         if not members:
             return Text("front: no trial has completed yet", style="dim")
-        table = Table(title=f"search front, {len(members)} of {len(self._tally.points)} trials", title_justify="left")
+        table = Table(title=f"search front, {len(members)} of {self._tally.measured} trials", title_justify="left")
         for column in ("trial", "accuracy", "adversarial accuracy"):
             table.add_column(column, justify="right")
         for key, accuracy, adversarial in members[:SHOWN_FRONT]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.attacked import RECORD, SPECIFICATION, outcomes_under, tolerant
-from study.durable import DAMAGED, read_json
+from study.durable import DAMAGED, open_own
 from study.ledger import Ledger
 
 FILE = "record.npz"
@@ -177,7 +177,7 @@ def read_records(ledger: Ledger, problems: list[str]) -> list[Record]:
         ledger: The study's files.
         problems: Gets a sentence for each record that cannot be shown.
     """
-    in_force = (tolerant(lambda: read_json(ledger.root / SPECIFICATION), problems) or {}).get("specification")
+    in_force = (tolerant(lambda: ledger.document(SPECIFICATION), problems) or {}).get("specification")
     found: list[Record] = []
     for key, outcome in outcomes_under(ledger, "robustness", problems):
         metrics = outcome.get("metrics") or {}
@@ -193,7 +193,7 @@ def read_records(ledger: Ledger, problems: list[str]) -> list[Record]:
 
 
 def _arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as stored:
+    with open_own(path) as file, np.load(file, allow_pickle=False) as stored:
         missing = sorted(set(_SHAPES) - set(stored.files))
         if missing:
             raise ValueError(f"{path.name} should hold {', '.join(missing)}, but does not")

@@ -6,7 +6,7 @@ out and named in `Results.problems`. The format of every file stands in results/
 
 import json
 import math
-import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from study.attacked import Attacked, outcomes_under, read_attacked, tolerant
+from study.attacked import Attacked, keys_under, outcomes_under, read_attacked, tolerant
+from study.audit import Audit, read_audit
 from study.checks.verdicts import Trust
 from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, METRICS, RATES, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
 from study.controls import Controls, read_controls
@@ -74,6 +75,8 @@ class Results:
     """Of attacked networks, for the explorer."""
     controls: Controls
     """The checks on trial."""
+    audit: Audit | None
+    """Of early stopping; None where no trial reached a rung."""
     cube: list[Slice]
     """Train solver x attack solver x scoring solver of the pinned models."""
     undistilled: UndistilledSearch
@@ -152,11 +155,12 @@ def load(path: Path | str, state: str | None = None) -> Results:
     """
     folder = Path(path)
     study = _identity(folder)
-    ledger, problems = Ledger(folder), []
-    events = sorted(ledger.events(), key=lambda event: event.get("seq", 0))
+    ledger = Ledger(folder)
+    problems = [f"{name!a} is a link or has no job's name; it was not looked into" for name in ledger.strays()]
+    events = sorted(ledger.events(), key=_sequence)
     state = state or _state(ledger, events)
     configs = _configs(ledger, problems)
-    selection = tolerant(lambda: read_json(folder / "front" / "selection.json"), problems) or {}
+    selection = tolerant(lambda: ledger.document("front/selection.json"), problems) or {}
     trials, attacked = _trials(ledger, configs, state, problems), read_attacked(ledger, problems)
     survivors, undistilled = _selected(attacked.survivors, selection), read_undistilled(ledger, problems)
     beside = {name: bits for name, bits in attacked.survivors.items() if bits.kind in BESIDE}
@@ -183,10 +187,11 @@ def load(path: Path | str, state: str | None = None) -> Results:
         probes=read_probes(ledger, problems),
         records=read_records(ledger, problems),
         controls=read_controls(ledger, problems),
+        audit=read_audit(ledger, problems),
         cube=read_cube(ledger, problems),
         undistilled=undistilled,
         configs=configs,
-        problems=problems,
+        problems=list(dict.fromkeys(problems)),
     )
 
 
@@ -206,7 +211,7 @@ def write_snapshots(path: Path | str, results: Results | None = None) -> list[Pa
     written = []
     for name, frame in frames.items():
         target = folder / f"{name}.parquet"
-        beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.tmp")
         storable(frame).to_parquet(beside, index=False)
         written.append(beside.replace(target))
     return written
@@ -222,6 +227,11 @@ def _identity(folder: Path) -> dict[str, Any]:
     raise EnvironmentFault(f"A study's folder holds study.json, but {folder} {got}. {do}")
 
 
+def _sequence(event: Mapping[str, Any]) -> int:
+    number = event.get("seq")
+    return number if isinstance(number, int) else 0
+
+
 def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
     marks = [event["type"] for event in events if event.get("type") in ("launched", "interrupted", "finished")]
     if marks and marks[-1] == "finished":
@@ -231,13 +241,18 @@ def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
 
 def _configs(ledger: Ledger, problems: list[str]) -> dict[int, dict[str, Any]]:
     """Give the config of every trial by its number; empty where it is missing or damaged."""
-    keys = ledger.keys("trials") if (ledger.root / "trials").is_dir() else []
-    numbered = [(key, _number(key)) for key in keys]
-    return {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for key, n in numbered if n is not None}
+    return {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for n, key in _trial_keys(ledger).items()}
+
+
+def _trial_keys(ledger: Ledger) -> dict[int, str]:
+    """Give the job of every trial; what else lies there, such as somebody's copy `000012-before`, is none."""
+    keys = keys_under(ledger, "trials")
+    return {int(name): key for key in keys if (name := key.removeprefix("trials/")).isdigit()}
 
 
 def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str, problems: list[str]) -> pd.DataFrame:
-    outcomes = {_number(key): outcome for key, outcome in outcomes_under(ledger, "trials", problems)}
+    keys = _trial_keys(ledger)
+    outcomes = {n: tolerant(lambda key=key: ledger.outcome(key), problems) for n, key in keys.items()}
     unfinished = {"state": "RUNNING" if state == "running" else "UNFINISHED"}
     rows = []
     for trial, config in configs.items():
@@ -262,9 +277,9 @@ def _outcome_row(outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 def _history(ledger: Ledger) -> pd.DataFrame:
     rows = []
-    for path in sorted([*ledger.root.glob("trials/*/history.jsonl"), *ledger.root.glob("baselines/*/history.jsonl")]):
-        job = path.parent.relative_to(ledger.root).as_posix()
-        rows += [{**line, "job": job, "trial": _number(job)} for line in read_lines(path)]
+    for job in [*keys_under(ledger, "baselines"), *_trial_keys(ledger).values()]:
+        lines = read_lines(ledger.folder(job) / "history.jsonl")
+        rows += [{**line, "job": job, "trial": _number(job)} for line in lines]
     return frame_of(rows, HISTORY_COLUMNS)[list(HISTORY_COLUMNS)]
 
 

@@ -7,7 +7,7 @@ here.
 import contextlib
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.database import set_damaged_aside
 from study.feasibility import objections
+from study.number_ranges import NumberSet, Ranges
 from study.points import Parameter, Point, SearchSpace, grid_points, identity_of, walk
 from study.samplers import SamplerPerTrial, distribution_of
 
@@ -48,7 +49,20 @@ def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
     set_damaged_aside(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=WAL")
-    return optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60}})
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 60, "factory": _Rebuildable}}
+    )
+
+
+@final
+class _Rebuildable(sqlite3.Connection):
+    """Waits for the disk when the log is folded in, not at each of a trial's dozen commits: a power cut may cost the
+    last of them, which the ledger has.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA synchronous = NORMAL").close()
 
 
 def _verdict(outcome: Mapping[str, Any], chance: float) -> tuple[TrialState, list[float] | None, float]:
@@ -80,19 +94,21 @@ class StudyView:
         space: The search space.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, path: Path | None) -> None:
+    def __init__(self, space: SearchSpace, classes: int, path: Path | None, begun: int = 0) -> None:
         """Open the database, or make it.
 
         Args:
             space: What is searched; read only.
             classes: Number of classes, at least 2; a diverged trial counts as guessing, 1/classes.
             path: SQLite file on a local disk, or None to keep the view in memory.
+            begun: First trials that were taken over from another study; the anchors come after them.
 
         Raises:
             SpaceError: If the sampler cannot search this space.
         """
         self.space = space
         self._chance = 1.0 / classes
+        self._begun = begun
         self._distributions = {p.name: distribution_of(p) for p in space.parameters if p.kind != "fixed"}
         if space.sampler.name == "grid":
             next(grid_points(space.parameters))
@@ -110,7 +126,8 @@ class StudyView:
             sampler=SamplerPerTrial(self.space),
             load_if_exists=True,
         )
-        self._told = {row.number for row in study.get_trials(deepcopy=False) if row.state.is_finished()}
+        self._told = NumberSet(row.number for row in study.get_trials(deepcopy=False) if row.state.is_finished())
+        self._known: tuple[int, bool] | None = None
         return study
 
     def close(self) -> None:
@@ -122,7 +139,12 @@ class StudyView:
     @property
     def told(self) -> list[int]:
         """Numbers of the trials that have been told, ascending; what the next suggestion knows."""
-        return sorted(self._told)
+        return list(self._told)
+
+    @property
+    def seen(self) -> Ranges:
+        """The same as ranges, for a record that every trial keeps."""
+        return self._told.ranges
 
     def ask(self) -> tuple[int, Point] | None:
         """Choose the next point.
@@ -130,15 +152,23 @@ class StudyView:
         Returns:
             Its trial number and values of the active searched parameters; None once a grid is used up.
         """
-        rows = self._rows()
-        number = len(rows)
-        if not any(row.state == TrialState.WAITING for row in rows):  # a kill can leave an anchor waiting: take it
-            if number < len(self.space.anchors):
-                self._study.enqueue_trial(self._anchor(number))
-            elif self._is_used_up(rows):
+        number, is_one_waiting = self._known or self._counted()
+        self._known = None  # until this one is through: after an exception the rows are counted again
+        if not is_one_waiting:  # a kill can leave an anchor waiting: it is taken then
+            anchors = self._anchors() if number < self._begun + len(self.space.anchors) else []
+            if number < self._begun + len(anchors):
+                self._study.enqueue_trial(anchors[number - self._begun])
+            elif self._is_used_up():
                 return None
         trial = self._study.ask()
-        return trial.number, self._suggest(trial)
+        point = self._suggest(trial)
+        self._known = trial.number + 1, False
+        return trial.number, point
+
+    def _counted(self) -> tuple[int, bool]:
+        """Count the trials, and tell whether one of them waits to be taken."""
+        rows = self._rows()
+        return len(rows), any(row.state == TrialState.WAITING for row in rows)
 
     def tell(self, number: int, outcome: Mapping[str, Any]) -> None:
         """Tell how a trial ended; a second time changes nothing.
@@ -195,9 +225,14 @@ class StudyView:
     def _rows(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states or None)
 
-    def _anchor(self, number: int) -> Point:
+    def _anchors(self) -> list[Point]:
+        """Return the anchors that no trial of another study has tried."""
+        tried = {identity_of(row.params) for row in self._rows()[: self._begun]}
+        anchors = map(self._anchor, self.space.anchors)
+        return [anchor for anchor in anchors if identity_of(anchor) not in tried]
+
+    def _anchor(self, anchor: Mapping[str, Any]) -> Point:
         """Return an anchor's values in the types of the search, without what is fixed or unknown."""
-        anchor = self.space.anchors[number]
         known = {name: value for name, value in anchor.items() if name in self._distributions}
         return {
             name: float(value) if isinstance(self._distributions[name], FloatDistribution) else value
@@ -215,10 +250,10 @@ class StudyView:
             _ = trial.relative_params  # marks the generation, of anchors too
         return walk(self.space.parameters, lambda parameter: _draw(trial, parameter))
 
-    def _is_used_up(self, rows: Sequence[FrozenTrial]) -> bool:
+    def _is_used_up(self) -> bool:
         if self.space.sampler.name != "grid":
             return False
-        tried = {identity_of(row.params) for row in rows}
+        tried = {identity_of(row.params) for row in self._rows()}
         return all(identity_of(point) in tried for point in grid_points(self.space.parameters))
 
     def _agrees(self, row: FrozenTrial, record: tuple[Point, Mapping[str, Any] | None] | None) -> bool:
@@ -238,16 +273,18 @@ class StudyView:
 
     def _catch_up(self, ledger: Mapping[int, tuple[Point, Mapping[str, Any] | None]]) -> None:
         """Add missing rows in the order of their numbers and tell what has not been told."""
-        known = len([row for row in self._rows() if row.state != TrialState.WAITING])
+        count, is_one_waiting = self._counted()
+        known = count - is_one_waiting
+        self._known = None
         for number in range(max(ledger, default=-1) + 1):
             if number >= known:
-                self._add(number, ledger.get(number))
+                self._add(number, ledger.get(number), is_one_waiting and number == known)
             if number in ledger and (outcome := ledger[number][1]) is not None:
                 self.tell(number, outcome)
 
-    def _add(self, number: int, record: tuple[Point, Mapping[str, Any] | None] | None) -> None:
+    def _add(self, number: int, record: tuple[Point, Mapping[str, Any] | None] | None, is_waiting: bool) -> None:
         """Ask for a trial whose point is given beforehand; without a record, one that failed before it had a point."""
-        if not self._rows(TrialState.WAITING) and record is not None:
+        if not is_waiting and record is not None:
             self._study.enqueue_trial(record[0])
         trial = self._study.ask()
         assert trial.number == number, f"trial {number} was added as {trial.number}"

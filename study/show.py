@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from study.papers import PAPERS
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from study.results import Results
 
 
+_STEERING = {"Cc", "Cf", "Co", "Cs"}
+"""Control letters, those that turn the direction of writing, and halves of letters."""
 LONGEST_CELL = 40
 """Most lines of one cell in a terminal; --json has them all."""
 _TRUST_WORDS = "An unreliable number is an upper bound; a reliable one passed the checks, which is not a proof."
@@ -38,31 +41,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object (rates are fractions)")
     options = parser.parse_args(arguments)
 
+    from study.durable import plain
     from study.errors import StudyError
     from study.results import load
 
     try:
         results = load(options.folder)
     except StudyError as fault:
-        print(fault, file=sys.stderr)
+        print(printable(str(fault)), file=sys.stderr)
         return fault.exit_code
     for problem in results.problems:
-        print(f"Left out: {problem}", file=sys.stderr)
+        print(f"Left out: {printable(problem)}", file=sys.stderr)
     if options.paper is not None:
         _show_paper(results, options.paper, as_json=options.json)
     elif options.json:
-        print(json.dumps(results.summary(), indent=2, allow_nan=False))
+        print(json.dumps(plain(results.summary()), indent=2, allow_nan=False))
     else:
         print_results(results)
     return 0
 
 
 def _show_paper(results: "Results", name: str, *, as_json: bool) -> None:
+    from study.durable import plain
     from study.paper_table import compare
 
     comparison = compare(results, PAPERS[name])
     if as_json:
-        print(json.dumps(comparison, indent=2, allow_nan=False))
+        print(json.dumps(plain(comparison), indent=2, allow_nan=False))
     else:
         print_comparison(comparison)
 
@@ -81,7 +86,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
         "Intervals: 95 % over replicates, Student's t; of relative gains Fieller's.",
     ]
     for line in lines:
-        console.print(line, markup=False)
+        _say(console, line)
     header = ["quantity", "the paper says", "read it in", f"measured here ({comparison['data']})"]
     console.print(_table("", header, [_comparison_row(row) for row in comparison["rows"]], lines=True))
 
@@ -105,14 +110,14 @@ def print_results(results: "Results") -> None:
     console = _console()
     summary = results.summary()
     counts = ", ".join(f"{count} {name}" for name, count in summary["trials"].items())
-    console.print(f"Study {summary['study']}: {summary['state']}. Trials: {counts}.", markup=False)
-    console.print(finding(results), markup=False)
+    _say(console, f"Study {summary['study']}: {summary['state']}. Trials: {counts}.")
+    _say(console, finding(results))
     for teacher in results.teachers.to_dict("records"):
         n = int(teacher["n"]) if teacher.get("n") == teacher.get("n") and teacher.get("n") else "unknown"
         rate = f"{_rate(teacher['accuracy'])} on val_search (n = {n})"
-        console.print(f"Teacher {teacher['arch']}: accuracy {rate}.", markup=False)
+        _say(console, f"Teacher {teacher['arch']}: accuracy {rate}.")
     for trial in summary["infeasible"]:
-        console.print(f"Trial {trial['trial']} cannot be on the front: {trial['reason']}.", markup=False)
+        _say(console, f"Trial {trial['trial']} cannot be on the front: {trial['reason']}.")
     if summary["front"]:
         images = {int(row["trial"]): str(row["n"]) for row in results.front.to_dict("records")}
         title = f"Front on val_front (hypervolume {summary['hypervolume']:.4f})"
@@ -120,13 +125,24 @@ def print_results(results: "Results") -> None:
         _print_where_flat(console, [flat_front_text(results)])
     if summary["robustness"]:
         console.print(_robustness_table(summary["robustness"]))
-        console.print(_TRUST_WORDS, markup=False)
+        _say(console, _TRUST_WORDS)
         _print_where_flat(console, [flat_text(results, epsilon) for epsilon in epsilons(results)])
+
+
+def printable(text: str) -> str:
+    """Write out the letters that would steer a terminal; a study from elsewhere may hold any text."""
+    return "".join(
+        letter if letter == "\n" or category(letter) not in _STEERING else f"\\u{ord(letter):04x}" for letter in text
+    )
+
+
+def _say(console: "Console", text: str) -> None:
+    console.print(printable(text), markup=False)
 
 
 def _print_where_flat(console: "Console", sentences: Sequence[str | None]) -> None:
     for sentence in filter(None, sentences):
-        console.print(sentence, markup=False)
+        _say(console, sentence)
 
 
 def _console() -> "Console":
@@ -166,9 +182,9 @@ def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, 
 
     table = Table(title=Text(title) if title else None, title_justify="left", box=SIMPLE, show_lines=lines)
     for name in header:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(printable(name)), overflow="fold")
     for row in rows:
-        table.add_row(*[Text(cell) for cell in row])
+        table.add_row(*[Text(printable(cell)) for cell in row])
     return table
 
 

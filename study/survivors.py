@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.durable import DAMAGED
+from study.durable import DAMAGED, open_own
 
 Bits = NDArray[np.bool_]
 CARRIED = "carried"
@@ -158,7 +158,7 @@ def read_survivors(shards: Sequence[tuple[Path, dict[str, Any]]]) -> tuple[Survi
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as stored:
+    with open_own(path) as file, np.load(file, allow_pickle=False) as stored:
         return {name: stored[name] for name in _ARRAYS}
 
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from study.attacked import outcomes_under, tolerant
-from study.durable import read_json
+from study.attacked import keys_under, outcomes_under, tolerant
 from study.ledger import Ledger
 from study.survivors import Survivors
 
@@ -46,8 +45,8 @@ def read_undistilled(ledger: Ledger, problems: list[str]) -> UndistilledSearch:
         ledger: The study's files.
         problems: Gets a sentence for each thing that could not be read.
     """
-    keys = ledger.keys(FOLDER) if (ledger.root / FOLDER).is_dir() else []
+    keys = keys_under(ledger, FOLDER)
     outcomes = outcomes_under(ledger, FOLDER, problems)
-    selection: Mapping[str, Any] = tolerant(lambda: read_json(ledger.root / SELECTION), problems) or {}
+    selection: Mapping[str, Any] = tolerant(lambda: ledger.document(SELECTION), problems) or {}
     complete = sum(outcome.get("state") == "COMPLETE" for _, outcome in outcomes)
     return UndistilledSearch(len(keys), complete, tuple(selection.get("attacked") or ()))

@@ -149,6 +149,19 @@ def load(config: DataConfig, *, splits: Sequence[str] = SPLITS, device: torch.de
     )
 
 
+def identify(config: DataConfig) -> str:
+    """Return the hash of the division into splits without decoding a picture.
+
+    Args:
+        config: Which data set.
+
+    Raises:
+        DataError: As `load` does.
+    """
+    source = _opened(config)
+    return split_hash(config.name, _cut(config, DATASETS[config.name], source), source.labels, source.fingerprint)
+
+
 def _opened(config: DataConfig) -> Source:
     return open_source(config.name, Path(config.root).expanduser(), config.image_size)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from study.checks.diagnostics import Diagnosis, SolverMatrix, compared
 from study.checks.false_alarms import FALSE_ALARMS
 from study.checks.verdicts import Judged, Measured, Trust, judge, trust
-from study.durable import DAMAGED
+from study.durable import DAMAGED, open_own
 from study.survivors import Survivors
 
 FILE = "diagnosis.npz"
@@ -52,7 +52,7 @@ def read_checked(
         By epsilon, ascending; empty where the files cannot be read.
     """
     try:
-        with np.load(folder / FILE, allow_pickle=False) as stored:
+        with open_own(folder / FILE) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return _checked(arrays, metrics, pool)
     except DAMAGED as error:

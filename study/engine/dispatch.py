@@ -23,14 +23,25 @@ class Dispatch:
         self._source = source
         self._slots = slots
         self._in_flight: dict[str, Job] = {}
-        self._exhausted = False
+        self._exhausted = self._pausing = False
         self.fault: Exception | None = None
         self.settled = 0
 
     @property
     def over(self) -> bool:
         """Whether no job will be handed out any more."""
-        return self._exhausted or self.fault is not None
+        return self._exhausted or self._pausing or self.fault is not None
+
+    @property
+    def is_worth_waiting(self) -> bool:
+        """Whether a job in flight will soon keep where it stands; see `Job.keeps_state`."""
+        return any(job.keeps_state for job in self._in_flight.values())
+
+    def pause(self) -> None:
+        """Hand out nothing any more, and ask the jobs in flight to end."""
+        if not self._pausing:
+            self._pausing = True
+            self._source.pause()
 
     def take(self, ticket: str) -> Job | None:
         """Hand out a job under a ticket of the caller's choice; None if there is none now (or ever: see `over`)."""
@@ -49,7 +60,7 @@ class Dispatch:
     def _check(self, job: Job | None) -> None:
         if job is None:
             self._exhausted = self._source.finished
-            if not self._in_flight and not self._exhausted:
+            if not self._in_flight and not self.over:
                 raise StudyError(
                     "The job source is stuck: nothing is in flight, it hands out nothing and is not finished."
                 )

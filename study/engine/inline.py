@@ -4,7 +4,7 @@ from typing import final
 
 from study.engine.dispatch import Dispatch
 from study.engine.job import Execute, Job, JobSource
-from study.engine.signals import Signals, Stopped, watched_signals
+from study.engine.signals import GRACE_S, Signals, Stopped, watched_signals
 
 
 def describe(error: BaseException) -> str:
@@ -37,11 +37,12 @@ class InlineEngine:
             execute: Does one and commits its outcome; what it raises becomes the job's error.
 
         Raises:
-            Interrupted: After SIGINT or SIGTERM; the job at hand is not settled.
+            Interrupted: After SIGINT or SIGTERM; the job at hand is not settled, or was given a moment to keep where it
+                stands.
             Exception: Whatever the source raised.
         """
         dispatch = Dispatch(source, slots=1)
-        with watched_signals() as signals:
+        with watched_signals(dispatch.pause) as signals:
             try:
                 while (job := dispatch.take("inline")) is not None:
                     dispatch.settle("inline", _error_of(job, execute, signals))
@@ -54,7 +55,7 @@ class InlineEngine:
 
 
 def _error_of(job: Job, execute: Execute, signals: Signals) -> str | None:
-    with signals.raised():
+    with signals.raised(GRACE_S if job.keeps_state else 0.0):
         try:
             execute(job)
         except (Exception, SystemExit) as error:  # noqa: BLE001  a job's fault is a result

@@ -22,7 +22,14 @@ class Job:
     """Which function does the work, for example `trial`."""
     payload: Mapping[str, Any] = field(default_factory=dict)
     """Whatever that function needs; JSON-able and small."""
+    keeps_state: bool = False
+    """Whether the work, asked to pause, soon keeps where it stands and ends; a moment's wait saves it some work."""
+    orphaned: bool = False
+    """Whether the node of an earlier attempt was lost, so that its worker may still be at it where nobody sees it."""
 
+
+NODE_LOST = "its node was lost"
+"""How the error of a job begins whose whole machine went or cannot be reached, which is no fault of the job."""
 
 Execute = Callable[[Job], None]
 """Does a job and commits its outcome itself; an importable function, because workers are other processes."""
@@ -34,12 +41,16 @@ class JobSource(Protocol):
     def next(self) -> Job | None:
         """Return a job to start now, or None: nothing to hand out until something in flight is settled.
 
-        While nothing is in flight, None is allowed only together with `finished`.
+        While nothing is in flight, None is allowed only together with `finished`, or after `pause`.
         """
         ...
 
     def settled(self, job: Job, error: str | None) -> None:
-        """Hear that a job is over; `error` is None if it returned, otherwise what went wrong."""
+        """Hear that a job is over; `error` is None if it returned, otherwise what went wrong (see `NODE_LOST`)."""
+        ...
+
+    def pause(self) -> None:
+        """Ask the jobs in flight to keep where they stand and to end; called once, after a signal."""
         ...
 
     @property

@@ -5,10 +5,13 @@ the job is over; results travel through the ledger. Nothing of Ray's own state i
 """
 
 import contextlib
+import json
+import math
 import os
 import shlex
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,12 +25,18 @@ from ray.tune.search import Searcher
 
 from study.engine.dispatch import Dispatch
 from study.engine.inline import describe
-from study.engine.job import Execute, Job, JobSource
-from study.engine.ray_cluster import connect
+from study.engine.job import NODE_LOST, Execute, Job, JobSource
+from study.engine.leftovers import clean_up, mark_session
+from study.engine.nodes import Needs
+from study.engine.ray_cluster import RayMeter, check_nodes, connect
 from study.engine.ray_surroundings import ENVIRONMENT, kept_handlers, quiet_loggers
-from study.engine.signals import Signals, Stopped, watched_signals
+from study.engine.signals import GRACE_S, Signals, Stopped, watched_signals
 from study.errors import EnvironmentFault
 
+START_PATIENCE_S = 60.0
+"""Seconds for which a trial waits for its own worker while another one is idle."""
+_OUT_OF_REACH = ("because its node has died.", "is temporarily unavailable:")
+"""What Ray says where a whole node went: at first only that its workers cannot be reached."""
 _POISON = ("AcceleratorError", "OutOfMemoryError", "MemoryError")
 
 
@@ -43,8 +52,11 @@ def trainable_for(execute: Execute) -> Callable[[dict[str, Any]], None]:
     """Wrap `execute` for Tune; an error is reported as text, so that the worker can go on with the next job."""
 
     def job(config: dict[str, Any]) -> None:
+        given: Job = config["job"]
+        sys.stdout.write(f"{given.key} {json.dumps(given.payload.get('settings', {}))}\n")  # the dashboard shows it
+        sys.stdout.flush()
         try:
-            execute(config["job"])
+            execute(given)
         except (Exception, SystemExit) as error:  # noqa: BLE001  a job's fault is a result
             if _spoils_its_worker(error):
                 tune.report({"error": describe(error)})
@@ -85,9 +97,7 @@ class JobSearcher(Searcher):
         """Settle the job; Tune passes these arguments by name."""
         text = self._last_words.pop(trial_id, None) or (result or {}).get("error")
         if text is None and (error or not (result or {}).get("done")):
-            text = (
-                f"the worker died (killed, out of memory, or a crash). {self._watch.cause_of_death(trial_id)}".strip()
-            )
+            text = _said_of(self._watch.cause_of_death(trial_id))
         self._dispatch.settle(trial_id, text)
 
     def save(self, checkpoint_path: str) -> None:
@@ -103,6 +113,15 @@ class JobSearcher(Searcher):
         return {}
 
 
+def _said_of(cause: str) -> str:
+    """Say how a job without last words ended, by what Ray says; Ray has no type of its own for a node that died."""
+    for words in _OUT_OF_REACH:
+        _, found, detail = cause.partition(words)
+        if found:
+            return f"{NODE_LOST}.{detail}"[:300].strip()
+    return f"the worker died (killed, out of memory, or a crash). {cause[:300]}".strip()
+
+
 @final
 class Watch(tune.Callback):
     """Looks once per step of Tune's loop whether to leave it, and what Tune knows of a trial."""
@@ -111,19 +130,25 @@ class Watch(tune.Callback):
         self._dispatch = dispatch
         self._signals = signals
         self._trials: list[Trial] = []
+        self._deadline = math.inf
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Leave the loop after a signal or a fault of the source; running jobs are not waited for."""
-        if self._signals.received is not None or self._dispatch.fault is not None:
-            raise Stopped
+        """Leave the loop after a fault of the source, or after a signal; then, jobs may keep where they stand first."""
         self._trials = trials
+        if self._dispatch.fault is not None:
+            raise Stopped
+        if self._signals.received is None:
+            return
+        self._deadline = min(self._deadline, time.monotonic() + GRACE_S)
+        if not self._dispatch.is_worth_waiting or time.monotonic() > self._deadline:
+            raise Stopped
 
     def cause_of_death(self, trial_id: str) -> str:
         """Return what Ray says about a lost worker, in one line."""
         for trial in reversed(self._trials):
             if trial.trial_id == trial_id and trial.error_file and Path(trial.error_file).exists():
                 text = " ".join(Path(trial.error_file).read_text(encoding="utf-8").split())
-                return text.rpartition("Worker exit detail: ")[2].partition(" Some common causes")[0][:300]
+                return text.rpartition("Worker exit detail: ")[2].partition(" Some common causes")[0]
         return ""
 
     def get_state(self) -> dict[str, Any] | None:
@@ -134,23 +159,46 @@ class Watch(tune.Callback):
         return {}
 
 
+@final
+class _Patience:
+    """Waits for the start of a trial's own worker while another one is idle; after it waited in vain, for no other
+    trial's before some worker has started again.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+        self._in_vain_beside: frozenset[Any] | None = None
+
+    def waits(self, controller: TuneController, trial: Trial) -> bool:
+        """Tell whether a trial is to wait."""
+        if trial not in controller._trial_to_actor or trial in controller._resetting_trials:
+            return False
+        if self._in_vain_beside is not None and controller._started_actors <= self._in_vain_beside:
+            return False
+        if time.monotonic() - self._since.setdefault(trial.trial_id, time.monotonic()) < START_PATIENCE_S:
+            return True
+        self._in_vain_beside = frozenset(controller._started_actors)
+        return False
+
+
 @contextlib.contextmanager
 def _lasting_workers(slots: int) -> Iterator[None]:
     """Keep every worker that one run of Tune in this block has started, up to the slots, until it ends.
 
     Tune ends idle workers but one wherever jobs run short, as at the end of a stage, and gives a trial whose worker is
     starting to the first that falls idle, ending the new one: where jobs are shorter than a worker's start (it imports
-    torch), workers that have gone never come back. So idle ones are kept here, and a start is waited for.
+    torch), workers that have gone never come back. So idle ones are kept here, and a start is waited for; but not for
+    ever, as it never comes where a node was lost and the idle workers hold all that is left.
     """
     reuse = TuneController._maybe_reuse_cached_actor
     raised: list[TuneController] = []
+    patience = _Patience()
 
     def reuse_unless_starting(self: TuneController, trial: Trial) -> bool:
         if not raised:
             raised.append(self)
             self._actor_cache.increase_max(trial.placement_group_factory, by=slots)
-        starting = trial in self._trial_to_actor and trial not in self._resetting_trials
-        return not starting and reuse(self, trial)
+        return not patience.waits(self, trial) and reuse(self, trial)
 
     TuneController._maybe_reuse_cached_actor = reuse_unless_starting
     try:
@@ -170,6 +218,8 @@ class RayTuneEngine:
         token_command: Command that prints the dashboard's sign-in token.
         slots: Jobs at once, known after `start`.
         gpus_per_job: Settled by `start` where `auto` was asked for.
+        meter: Takes numbers for whoever collects Ray's metrics.
+        nodes: What `start` found out about the nodes of a joined Ray, in one line.
     """
 
     token_command: str | None = shlex.join([str(Path(sys.executable).with_name("ray")), "get-auth-token"])
@@ -180,6 +230,8 @@ class RayTuneEngine:
         gpus: float | Literal["auto"] = "auto",
         concurrency: int | Literal["auto"] = "auto",
         address: str | None = None,
+        insecure: bool = False,
+        needs: Needs | None = None,
     ) -> None:
         """Describe the engine; nothing starts yet.
 
@@ -188,16 +240,22 @@ class RayTuneEngine:
             gpus: GPUs per job, a fraction shares one; `auto` is 1 where there is one, otherwise 0.
             concurrency: Jobs at once at most; `auto` is what the resources allow.
             address: None starts a private Ray on this machine; `auto` or HOST:PORT joins one that runs.
+            insecure: Join also a cluster that demands no token.
+            needs: What every node of a joined one must have; None asks nothing of them.
         """
         self._cpus = cpus
         self._gpus = gpus
         self._concurrency = concurrency
         self._address = address
+        self._insecure = insecure
+        self._needs = needs
         self._before: dict[str, str | None] | None = None
         self._started = False
         self._session = Path(tempfile.gettempdir())
         self.gpus_per_job = 0.0
         self.slots = 0
+        self.nodes: str | None = None
+        self.meter = RayMeter()
 
     def start(self) -> str | None:
         """Start or join Ray.
@@ -206,15 +264,22 @@ class RayTuneEngine:
             Address of its dashboard, or None.
 
         Raises:
-            EnvironmentFault: If Ray cannot be started or joined, or a job asks for more than there is.
+            EnvironmentFault: If Ray cannot be started or joined, a job asks for more than there is, or a node lacks
+                what it needs.
         """
         self._set_environment()
         try:
+            if self._address is None:
+                clean_up(Path(tempfile.gettempdir()) / "ray")
             with quiet_loggers(), kept_handlers():
-                context = connect(self._address, self._threads())
+                context = connect(self._address, self._threads(), insecure=self._insecure)
             self._started = True
             self._session = Path(context.address_info["session_dir"])
+            if self._address is None:
+                mark_session(self._session)
             self._settle_resources(ray.cluster_resources())
+            if self._address is not None and self._needs is not None:
+                self.nodes = check_nodes(self._needs, (float(self._cpus), self.gpus_per_job))
         except BaseException:
             self.stop()
             raise
@@ -261,7 +326,7 @@ class RayTuneEngine:
         if not self._started:
             self.start()
         dispatch = Dispatch(source, self.slots)
-        with watched_signals() as signals:
+        with watched_signals(dispatch.pause) as signals:
             try:
                 with quiet_loggers(), kept_handlers(), _lasting_workers(self.slots):
                     self._fit(dispatch, signals, execute)

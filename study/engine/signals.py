@@ -1,14 +1,17 @@
 """SIGINT and SIGTERM while an engine runs: remembered, or raised at once where the work is to be interrupted."""
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import final
 
 from study.errors import Interrupted
 
+GRACE_S = 15.0
+"""Seconds that jobs get to keep where they stand."""
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,44 +26,86 @@ class Signals:
 
     Attributes:
         received: The first signal, or None.
-        at_once: Whether the next signal shall raise `Stopped` where it finds the main thread. A second one always does.
+        is_impatient: Whether a second one came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_first: Callable[[], None]) -> None:
+        """Watch.
+
+        Args:
+            on_first: Called with the first signal, in the main thread.
+        """
         self.received: signal.Signals | None = None
-        self.at_once = False
+        self.is_impatient = False
+        self._on_first = on_first
+        self._grace_s: float | None = None
+        self._alarm: threading.Timer | None = None
+        self._is_over = False
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Remember the signal; raise for a second one."""
-        is_second = self.received is not None
-        self.received = self.received or signal.Signals(number)
-        if self.at_once or is_second:
+        """Remember the signal; raise for a second one, and in `raised` once the grace is over."""
+        if self._is_over:
             raise Stopped
+        if self.received is not None:
+            self.is_impatient = True
+            raise Stopped
+        self.received = signal.Signals(number)
+        self._on_first()
+        if self._grace_s is not None:
+            self._interrupt(self._grace_s)
 
     @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """Let a signal interrupt the block, also one that came just before."""
-        self.at_once = True
+    def raised(self, grace_s: float = 0.0) -> Iterator[None]:
+        """Let a signal interrupt the block, also one that came just before.
+
+        Args:
+            grace_s: Seconds that the block has to end by itself first.
+        """
+        self._grace_s = grace_s
         try:
             if self.received is not None:
                 raise Stopped
             yield
         finally:
-            self.at_once = False
+            self._grace_s = None
+            if self._alarm is not None:
+                self._alarm.cancel()
 
-    def interruption(self, settled: int) -> Interrupted:
-        """Return the error that ends a run."""
+    def _interrupt(self, grace_s: float) -> None:
+        if grace_s == 0:
+            raise Stopped
+        self._alarm = threading.Timer(grace_s, self._end_grace)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def _end_grace(self) -> None:
+        self._is_over = True
+        os.kill(os.getpid(), self.received or signal.SIGINT)  # handled in the main thread, where it raises
+
+    def interruption(self, settled: int | None = None, *, at_once: bool = False) -> Interrupted:
+        """Return the error that ends a run.
+
+        Args:
+            settled: Jobs that are over; None where they were not counted.
+            at_once: Whether nothing may take long any more, as after a second signal.
+        """
         number = self.received or signal.SIGINT
+        after = "" if settled is None else f" after {settled} jobs of this launch"
         return Interrupted(
-            f"{number.name} stopped the study after {settled} jobs of this launch; the same command continues it.",
+            f"{number.name} stopped the study{after}; the same command continues it.",
             exit_code=128 + number,
+            is_impatient=at_once or self.is_impatient,
         )
 
 
+def _ignore() -> None:
+    pass
+
+
 @contextlib.contextmanager
-def watched_signals() -> Iterator[Signals]:
+def watched_signals(on_first: Callable[[], None] = _ignore) -> Iterator[Signals]:
     """Take over SIGINT and SIGTERM for the block and give them back; does nothing outside the main thread."""
-    signals = Signals()
+    signals = Signals(on_first)
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return

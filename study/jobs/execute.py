@@ -3,6 +3,8 @@
 import contextlib
 import json
 import platform
+import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -11,6 +13,8 @@ from typing import IO
 
 import torch
 
+from nodekd.savepoint import Paused
+from study.disk_space import NoRoom, is_lack_of_room
 from study.engine.job import Job
 from study.jobs.attack import run_attack
 from study.jobs.check import run_check
@@ -24,7 +28,7 @@ from study.jobs.record import run_record
 from study.jobs.student import run_student
 from study.jobs.teacher import run_teacher
 from study.jobs.transfer import run_transfer
-from study.jobs.work import Result, Work, worker_device
+from study.jobs.work import CHECKPOINT, Result, Work, worker_device
 from study.ledger import Ledger
 
 RUNNERS: dict[str, Callable[[Work], Result]] = {
@@ -40,6 +44,8 @@ RUNNERS: dict[str, Callable[[Work], Result]] = {
     "race": run_race,
     "record": run_record,
 }
+LOOK_S = 1.0
+"""Seconds between two looks at a worker that may have outlived its node."""
 SPOILING = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 """Errors after which a worker is better replaced: its memory or its GPU context is gone."""
 
@@ -48,14 +54,29 @@ def execute(job: Job) -> None:
     """Do a job and commit its outcome; a job that is already settled is left alone.
 
     An exception of the work is an outcome too: FAIL, with the reason `error` and the traceback in `log.txt`. Only a
-    worker that dies leaves no outcome behind.
+    worker that dies, was asked to pause, or finds no room on the disk leaves no outcome behind; a training run goes on
+    from its savepoint then.
+
+    Raises:
+        NoRoom: If the disk is full.
     """
     ledger = Ledger(Path(job.study))
+    if job.orphaned:
+        _outlive(ledger, job.key)
     if ledger.outcome(job.key) is not None:
         return
+    try:
+        _attempt(job, ledger)
+    except Exception as error:
+        if is_lack_of_room(error, ledger.root):
+            raise NoRoom(f"{type(error).__name__}: {error}") from error
+        raise
+
+
+def _attempt(job: Job, ledger: Ledger) -> None:
     torch.set_num_threads(max(1, int(job.payload.get("threads", 1))))
-    work = Work(ledger, job.key, dict(job.payload), worker_device())
-    with ledger.begin(job.key) as attempt, _log(work) as log:
+    work, fault = Work(ledger, job.key, dict(job.payload), worker_device()), None
+    with contextlib.suppress(Paused), ledger.begin(job.key) as attempt, _log(work) as log:
         result, fault = _run(RUNNERS[job.kind], work, log)
         if not isinstance(fault, SPOILING):
             release_memory()
@@ -75,14 +96,23 @@ def execute(job: Job) -> None:
                 "versions": {"python": platform.python_version(), "torch": version("torch")},
             },
         )
+        shutil.rmtree(work.folder / CHECKPOINT, ignore_errors=True)
     if isinstance(fault, SPOILING):
         raise fault  # the outcome stands; the engine replaces the worker
+
+
+def _outlive(ledger: Ledger, key: str) -> None:
+    """Wait while the worker of a lost node may still be at the job: two at once would write over each other's files."""
+    while ledger.outcome(key) is None and not ledger.is_pausing and ledger.lease_is_fresh(key):
+        time.sleep(LOOK_S)
 
 
 def _run(runner: Callable[[Work], Result], work: Work, log: IO[str]) -> tuple[Result, Exception | None]:
     try:
         return runner(work), None
-    except Exception as error:  # noqa: BLE001 - whatever the work raises becomes the job's outcome
+    except Exception as error:
+        if is_lack_of_room(error, work.ledger.root):
+            raise  # no fault of the job's; whatever else it raises becomes its outcome
         traceback.print_exc(file=log)
         first_line = (str(error).splitlines() or [""])[0]
         return Result(state="FAIL", reason=f"error: {type(error).__name__}: {first_line}"[:500]), error

@@ -1,29 +1,29 @@
 """The learning curve of one training run, a line of JSON per epoch."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
 
 from nodekd.evaluate import Evaluation
 from nodekd.train import Epoch
+from study.durable import append_line, read_lines
 
 
 @final
 class History:
-    """Appends to `history.jsonl`; a new attempt starts it afresh."""
+    """Appends to `history.jsonl`; an attempt that goes on from a savepoint keeps the lines of the epochs before it."""
 
     def __init__(self, folder: Path, measure: Callable[[], Evaluation], every: int = 1) -> None:
         self._path = folder / "history.jsonl"
         self._measure = measure
         self._every = every
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text("", encoding="utf-8")
+        self._is_begun = False
 
     def note(self, epoch: Epoch) -> None:
         """Measure the network on val_search and write one line."""
         if epoch.epoch % self._every:
             return
+        self._keep_earlier(epoch.epoch)
         measured = self._measure()
         line = {
             "epoch": epoch.epoch,
@@ -34,5 +34,14 @@ class History:
             "nfe": measured.nfe,
             "seconds": epoch.seconds,
         }
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        append_line(self._path, line)
+
+    def _keep_earlier(self, epoch: int) -> None:
+        """Drop what an earlier attempt, or the generation before, wrote of this epoch and those after it."""
+        if self._is_begun:
+            return
+        earlier = [line for line in read_lines(self._path) if line.get("epoch", epoch) < epoch]
+        self._path.unlink(missing_ok=True)
+        for line in earlier:
+            append_line(self._path, line)
+        self._is_begun = True

@@ -1,27 +1,24 @@
 """Train one student and measure it: a trial of the search, an alpha-0 twin, or the undistilled anchor."""
 
-import time
 from typing import Any, final
 
 from torch import nn
 
-from nodekd.attacks.threat import Threat
 from nodekd.checkpoint import save_weights
-from nodekd.data.dataset import Dataset, Split
+from nodekd.data.dataset import Dataset
 from nodekd.distill.logits import agreement, ensemble_accuracy, entropy
 from nodekd.evaluate import Evaluation, evaluate
 from nodekd.models.damping import damping_values
 from nodekd.models.student import OdeStudent, parameter_count
-from nodekd.search_proxy import proxy_survival
 from nodekd.streams import seed_of
-from nodekd.train import Training, TrainingStatus, train
+from nodekd.train import Epoch, Training, TrainingStatus, train
 from study.jobs.history import History
 from study.jobs.integrators import training_integrator
-from study.jobs.networks import as_attacked, as_measured, student_of, train_config_of, trained_network
+from study.jobs.limits import broken
+from study.jobs.networks import as_measured, student_of, train_config_of, trained_network
 from study.jobs.objectives import Lesson, generations_of
-from study.jobs.soundness import IMAGES, measure, verdicts
-from study.jobs.subset import subset
-from study.jobs.survivors import read_pool, write_images
+from study.jobs.proxy import adversarial
+from study.jobs.rungs import Rungs
 from study.jobs.work import Result, Work, failed
 
 REASONS = {TrainingStatus.DIVERGED: "diverged", TrainingStatus.CAPPED: "capped"}
@@ -36,11 +33,18 @@ def run_student(work: Work) -> Result:
     """
     settings, search = work.payload["settings"], work.payload.get("search")
     dataset = work.dataset("train", "val_search")
-    chain = Chain(work, settings, dataset)
+    chain, limits = Chain(work, settings, dataset), work.payload.get("constraints") or {}
+    described = _description(chain.student, settings)
+    if against := broken(limits, described):
+        return failed("infeasible", described | {"infeasible": against})
     status = chain.train()
-    metrics = _description(chain.student, settings) | chain.metrics()
+    metrics = described | chain.metrics() | {"damping": damping_values(chain.student)}
     if status in REASONS:
         return failed(REASONS[status], metrics)
+    if against := broken(limits, metrics):
+        return failed("infeasible", metrics | {"infeasible": against})
+    if status is TrainingStatus.STOPPED:
+        return chain.rungs.result(metrics)
     save_weights(chain.student, work.folder / "weights.pt")
     student = as_measured(chain.student, settings)
     clean = evaluate(student, dataset.splits["val_search"])
@@ -52,8 +56,9 @@ def run_student(work: Work) -> Result:
         metrics |= _against_teachers(work, dataset, clean, settings["distill"].get("temperature", 1.0))
     values = {"accuracy": clean.accuracy}
     if search is not None:
-        values["adversarial_accuracy"], attacked = _adversarial(work, student, dataset, search)
+        values["adversarial_accuracy"], attacked = adversarial(work, student, dataset, search)
         metrics |= attacked
+    metrics["infeasible"] = [*metrics.get("infeasible", ()), *broken(limits, metrics)]
     return Result(metrics=metrics, values=values)
 
 
@@ -64,6 +69,7 @@ class Chain:
     def __init__(self, work: Work, settings: dict[str, Any], dataset: Dataset) -> None:
         self._work, self._settings, self._dataset = work, settings, dataset
         self._count = generations_of(settings["distill"])
+        self.rungs = Rungs(work, settings, dataset)
         self._trained: list[Training] = []
         self._accuracies: list[float] = []
         self.student: nn.Module = student_of(settings, dataset, work.device)
@@ -73,13 +79,14 @@ class Chain:
         status, earlier = TrainingStatus.FINISHED, None
         for generation in range(self._count - 1):
             network = student_of(self._settings, self._dataset, self._work.device, generation)
-            status = self._train_one(network, earlier, seed_of(self._settings["seed"], "generation", generation))
+            seed = seed_of(self._settings["seed"], "generation", generation)
+            status = self._train_one(network, earlier, seed, generation)
             if status is not TrainingStatus.FINISHED:
                 return status
             earlier = network.eval()
-        return self._train_one(self.student, earlier, self._settings["seed"])
+        return self._train_one(self.student, earlier, self._settings["seed"], self._count - 1)
 
-    def _train_one(self, network: nn.Module, earlier: nn.Module | None, seed: int) -> TrainingStatus:
+    def _train_one(self, network: nn.Module, earlier: nn.Module | None, seed: int, generation: int) -> TrainingStatus:
         split = self._dataset.splits["val_search"]
         history = History(self._work.folder, lambda: evaluate(network, split))
         try:
@@ -93,18 +100,28 @@ class Chain:
             augmentation=self._dataset.augmentation,
             seed=seed,
             objective=objective,
-            on_epoch=history.note,
+            on_epoch=lambda epoch: self._after(epoch, network, history),
+            savepoint=self._work.savepoint(generation),
         )
         self._trained.append(training)
         if self._count > 1:
             self._accuracies.append(evaluate(network, split).accuracy)
         return training.status
 
+    def _after(self, epoch: Epoch, network: nn.Module, history: History) -> bool:
+        """Note the epoch; tell whether the student, and with it the trial, ends here."""
+        history.note(epoch)
+        seconds = epoch.seconds + sum(training.seconds for training in self._trained)
+        if broken(self._work.payload.get("constraints") or {}, {"training_seconds": seconds}):
+            return True
+        return network is self.student and self.rungs.stop(epoch.epoch, network)
+
     def metrics(self) -> dict[str, Any]:
         """Return time and updates of all generations, and where there are several, the accuracy of each."""
         total: dict[str, Any] = {
             "training_seconds": sum(training.seconds for training in self._trained),
             "updates": sum(training.updates for training in self._trained),
+            **self.rungs.metrics(),
         }
         if self._count > 1:
             pairs = zip(self._trained, self._accuracies, strict=True)
@@ -153,44 +170,3 @@ def _against_teachers(work: Work, dataset: Dataset, clean: Evaluation, temperatu
     if len(keys) > 1:
         compared["ensemble_accuracy"] = ensemble_accuracy(theirs, split.labels)
     return compared
-
-
-def _adversarial(
-    work: Work, student: nn.Module, dataset: Dataset, search: dict[str, Any]
-) -> tuple[float, dict[str, Any]]:
-    split, settings = dataset.splits["val_search"], work.payload["settings"]
-    rows = subset(split, search["images"])
-    threat = Threat(search["norm"], search["epsilon"])
-    source = as_attacked(student, settings) if settings.get("attack") else None
-    folders = {name: work.ledger.folder(key) for name, key in search["pool"].items()}
-    images = split.images(rows)
-    pool = read_pool(folders, split.ids[rows], 0, images, threat)
-    survival = proxy_survival(
-        student,
-        images,
-        split.labels[rows],
-        threat,
-        pool,
-        seed=seed_of(search["seed"], "search"),
-        source=source,
-    )
-    if search["keep_images"]:
-        write_images(work.folder, split.ids[rows], [survival])
-    still = survival.clean_correct.clone()
-    columns: dict[str, float] = {}
-    for index, name in enumerate(survival.columns):
-        still &= ~survival.broken[index]
-        columns[name] = float(still.float().mean())
-    return columns[survival.columns[-1]], {
-        "n_adversarial": len(rows),
-        "proxy": columns,
-        **_soundness(source or student, split, threat, search),
-    }
-
-
-def _soundness(followed: nn.Module, split: Split, threat: Threat, search: dict[str, Any]) -> dict[str, Any]:
-    """Check the network whose gradients the attacks followed, on a fixed part of what they attacked."""
-    began, rows = time.perf_counter(), subset(split, IMAGES)
-    seed = seed_of(search["seed"], "soundness")
-    measured = measure(followed.eval(), split.images(rows), split.labels[rows], threat, seed)
-    return {**verdicts(measured), "check_seconds": time.perf_counter() - began}

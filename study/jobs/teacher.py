@@ -71,6 +71,7 @@ def _obtain(teacher: nn.Sequential, settings: dict[str, Any], dataset: Dataset, 
         seed=settings["seed"],
         objective=TemperedLabels(temperature) if temperature != 1 else LABELS_ONLY,
         on_epoch=history.note,
+        savepoint=work.savepoint(),
     )
     return {
         "status": training.status.name,

@@ -9,7 +9,12 @@ import torch
 
 from nodekd.data.dataset import SPLITS, DataConfig, Dataset, load
 from nodekd.errors import DataError
+from nodekd.savepoint import Savepoint
+from study.fingerprint import fingerprint
 from study.ledger import Ledger
+
+CHECKPOINT = "checkpoint"
+"""Folder of a job that has not ended, with its savepoints."""
 
 
 @final
@@ -26,6 +31,15 @@ class Work:
     def folder(self) -> Path:
         """Where the job's files go."""
         return self.ledger.folder(self.key)
+
+    def savepoint(self, generation: int = 0) -> Savepoint:
+        """Return where a training run of this job is kept, so that the next attempt goes on from there."""
+        made_by = {name: self.payload.get(name) for name in ("settings", "teachers", "temperature", "split_hash")}
+        return Savepoint(
+            self.folder / CHECKPOINT / f"generation-{generation}.pt",
+            f"{fingerprint(made_by, 16)} generation-{generation} {self.device}",
+            is_paused=lambda: self.ledger.is_pausing,
+        )
 
     def dataset(self, *splits: str) -> Dataset:
         """Return the study's data on this worker's device, with at least the named splits in memory.

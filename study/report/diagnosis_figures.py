@@ -4,6 +4,7 @@ A cascade cannot tell which attack is strong, as the later ones see only what th
 """
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def _bar(name: str, x: Sequence[str], counts: Sequence[int | None], n: int, colo
         "x": list(x),
         "y": [None if count is None else count / n for count in counts],
         "customdata": [None if count is None else f"{count} of {n}" for count in counts],
-        "hovertemplate": f"%{{x}}: %{{customdata}} {name}<extra></extra>",
+        "hovertemplate": f"%{{x}}: %{{customdata}} {escape(name)}<extra></extra>",
         "marker": {"color": colour, "line": {"color": INK, "width": 0.5}},
     }
 

@@ -1,6 +1,7 @@
 """Accuracy against epsilon: one line per network with Wilson's band, upper bounds hollow."""
 
 from collections.abc import Sequence
+from html import escape
 
 from study.report.canvas import Trace, axis, layout
 from study.report.chart import Chart
@@ -87,7 +88,7 @@ def _band(radii: Sequence[float], rates: Sequence[Rate], colour: str, name: str)
 
 def _words(results: Results, model: Survivors, name: str, epsilon: float, rate: Rate) -> str:
     if not epsilon:
-        return "<br>".join([f"<b>{name}</b>", *rate_lines("accuracy", rate, rate.value)])
+        return "<br>".join([f"<b>{escape(name)}</b>", *rate_lines("accuracy", rate, rate.value)])
     lines = rate_lines(f"robust accuracy at epsilon {epsilon_text(epsilon)}", rate, rate.value)
     lines += verdict_lines(results.attacked.trust_of(model.model, epsilon))
-    return "<br>".join([f"<b>{name}</b>", *lines])
+    return "<br>".join([f"<b>{escape(name)}</b>", *map(escape, lines)])

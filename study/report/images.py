@@ -7,6 +7,7 @@ import kaleido
 from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
 from study.designs import design
+from study.durable import make_own_folder
 from study.errors import EnvironmentFault
 from study.report.chart import Chart
 from study.report.payload import charts
@@ -33,7 +34,10 @@ def write_images(folder: Path | str, results: Results) -> list[Path]:
     place = Path(folder) / "report" / "figures"
     drawn = charts(results, design(results, headline_epsilon(results)))
     named = {place / name: figure for chart in drawn.values() for name, figure in _files(chart)}
-    place.mkdir(parents=True, exist_ok=True)
+    make_own_folder(place.parent)
+    make_own_folder(place)
+    for path in named:
+        path.unlink(missing_ok=True)  # Kaleido would write through a link
     try:
         kaleido.write_fig_from_object_sync(
             [

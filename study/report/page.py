@@ -1,16 +1,18 @@
 """Put the report together: one HTML file that needs no network, no server and, for its words and tables, no script."""
 
-import os
+import uuid
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from study.designs import Design, design
+from study.durable import make_own_folder
 from study.report import paired_tables, tables
 from study.report.chart import Chart
 from study.report.designs import contrast_finding, design_section
 from study.report.drawing import front_svg
+from study.report.early_stopping import early_part
 from study.report.figures import drawn_curves, plotly_script
 from study.report.flat import flat_search_text
 from study.report.markup import details, figure, missing, paragraphs, warning
@@ -138,7 +140,7 @@ def _search(results: Results, drawn: dict[str, Chart]) -> str:
         "places on other images."
     )
     shown = figure(drawn["search"], words) + warning(flat_search_text(results))
-    return shown + details("The finished trials as a table", tables.trials_table(results))
+    return shown + early_part(results.audit) + details("The finished trials as a table", tables.trials_table(results))
 
 
 def _counts_text(results: Results) -> str:
@@ -198,7 +200,7 @@ def _asset(name: str) -> str:
 
 
 def _write(target: Path, text: str) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    make_own_folder(target.parent)
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     beside.write_text(text, encoding="utf-8")
     return beside.replace(target)

@@ -16,12 +16,12 @@ from study.report.optimism import mean_optimism, optimism
 from study.report.stats import headline_epsilon
 from study.report.trust_wording import NO_PROOF, UPPER_BOUND, counts_text, left_out_text
 from study.report.wording import (
-    MINUS,
     alike_text,
     epsilon_text,
     headline_rule_text,
     neighbours_text,
     points_text,
+    tau_text,
     twins_text,
 )
 from study.results import Results
@@ -134,11 +134,6 @@ def agreement_text(found: Agreement) -> str:
         f"Between {what} and robust accuracy on test Kendall's tau is {tau_text(ranks.tau)} (95 % {low} to {high}, "
         f"n = {ranks.n}, {sum(found.at_random)} of them drawn at random{less})."
     )
-
-
-def tau_text(tau: float) -> str:
-    """Write a rank correlation."""
-    return f"{tau:.2f}".replace("-", MINUS)
 
 
 def wrong_target_texts(found: Sequence[Agreement]) -> list[str]:

@@ -267,3 +267,8 @@ def _front_finding(results: Results) -> str:
         f"{_count(len(results.front), 'candidate')} measured on val_front, {size} of them on the front there "
         f"(hypervolume {area:.4f}); none has been attacked on test yet, so there is no robust accuracy to report."
     )
+
+
+def tau_text(tau: float) -> str:
+    """Write a rank correlation."""
+    return f"{tau:.2f}".replace("-", MINUS)

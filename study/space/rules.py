@@ -30,6 +30,7 @@ def check_rules(reading: Reading) -> None:
         except OverflowError as error:
             reading.problems.add(reading.root, f"`space` has {error} Remove choices or conditions.")
     _check_sampler(reading)
+    _check_early_stopping(reading)
     _check_probes(reading)
 
 
@@ -41,7 +42,7 @@ def _check_effects(reading: Reading) -> None:
 def _check_sampler(reading: Reading) -> None:
     sampler = reading.sections.values["sampler"]
     place = reading.sections.given["sampler"].get("startup_trials")
-    if place is not None and sampler.name not in {"tpe", "gp"} and not _is_sampler_overridden(reading, place):
+    if place is not None and sampler.name not in {"tpe", "gp"} and not _is_name_overridden(reading, "sampler", place):
         message = f"`sampler.startup_trials` has no effect on {sampler.name}; remove it or choose tpe or gp."
         reading.problems.add(place, message)
     for parameter in reading.parameters if sampler.name == "grid" else ():
@@ -61,9 +62,27 @@ def _check_undistilled_search(reading: Reading) -> None:
         reading.problems.add(reading.place_in("robustness", "undistilled_search"), message)
 
 
-def _is_sampler_overridden(reading: Reading, place: Place) -> bool:
-    name = reading.sections.given["sampler"].get("name")
+def _is_name_overridden(reading: Reading, section: str, place: Place) -> bool:
+    """Tell whether an override chose another `name` than the file's, so that the file's other keys may lie idle."""
+    name = reading.sections.given[section].get("name")
     return name is not None and name.source.override and not place.source.override
+
+
+def _check_early_stopping(reading: Reading) -> None:
+    """Check that what is said of rungs has an effect, and that the rungs lie before the end."""
+    early, given = reading.sections.values["early_stopping"], reading.sections.given["early_stopping"]
+    idle = set(given) - {"name"} if early.name == "none" else {"objective"} if early.name == "mo-asha" else set[str]()
+    for key in sorted(idle & set(given)):
+        if not _is_name_overridden(reading, "early_stopping", given[key]):
+            others = "mo-asha, asha or median" if early.name == "none" else "asha or median"
+            message = f"`early_stopping.{key}` has no effect on {early.name}; remove it or choose {others}."
+            reading.problems.add(given[key], message)
+    epochs = reading.sections.values["train"].epochs
+    is_sampled = any(parameter.name == "epochs" for parameter in reading.parameters)
+    late = [rung for rung in early.rungs if rung >= epochs]
+    if late and not is_sampled and "train.epochs" not in reading.sections.broken:
+        message = f"`early_stopping.rungs` must lie before the end of {epochs} epochs, but got {late[-1]}."
+        reading.problems.add(reading.place_in("early_stopping", "rungs"), message)
 
 
 def _check_probes(reading: Reading) -> None:

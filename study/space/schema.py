@@ -12,7 +12,7 @@ from pydantic import PlainValidator as Rule
 from nodekd.data.catalog import DATASETS, MAX_SIZE, MIN_SIZE
 from study.space.measure_sections import Objectives, Probes, Robustness, Search
 from study.space.network_sections import COUNT, SEED, AttackSolve, Distill, Solve, Student, Train
-from study.space.quantities import Flag, Name, Number, Quantity, Text
+from study.space.quantities import Flag, Name, Number, Numbers, Quantity, Text
 from study.space.section import Section, quantities
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -58,8 +58,42 @@ class Sampler(Section):
 class EarlyStopping(Section):
     """Which trials end before their last epoch."""
 
-    name: Annotated[str, Rule(Name(names=("none",), later=("mo-asha", "asha", "median")))] = "none"
-    """None in this version."""
+    name: Annotated[str, Rule(Name(names=("none", "mo-asha", "asha", "median")))] = "none"
+    """Who is stopped at a rung: nobody, or the last by both objectives, by one, or those below the median of one."""
+    eta: Annotated[float, Rule(Number(low=1, above_low=True, high=100))] = 3.0
+    """One trial in so many goes on past a rung; also the factor between two rungs."""
+    rungs: Annotated[tuple[int, ...], Rule(Numbers(each=COUNT, example="[5, 20]"))] = ()
+    """Epochs after which trials are compared; a ninth and a third of them for eta 3, by default."""
+    images: Annotated[int, Rule(Number(low=1, high=10**8, whole=True))] = 64
+    """Of the search's images those that are attacked at a rung."""
+    objective: Annotated[str, Rule(Name(names=("accuracy", "adversarial_accuracy")))] = "accuracy"
+    """What asha and median look at."""
+    spared: Annotated[float, Rule(Number(low=0, high=1))] = 0.08
+    """Share of the condemned that live on, to show what the others would have become."""
+    least_tau: Annotated[float, Rule(Number(low=-1, high=1))] = 0.4
+    """Rank correlation between rung and end below which a rung stops nobody."""
+
+
+@final
+class Constraints(Section):
+    """What a student may cost at most; one that costs more keeps its record and is kept from the front."""
+
+    nfe: Annotated[float | None, Rule(Number(low=0, above_low=True, high=10**9, nullable=True))] = None
+    """Mean evaluations of the field per image of val_search."""
+    parameter_count: Annotated[int | None, Rule(Number(low=1, high=10**12, whole=True, nullable=True))] = None
+    """Weights; a student that has more is not trained."""
+    training_seconds: Annotated[float | None, Rule(Number(low=0, above_low=True, high=10**9, nullable=True))] = None
+    """Time of its updates; a student that takes longer is stopped after the epoch."""
+
+
+@final
+class WarmStart(Section):
+    """Which finished study's best points are tried first, after the anchors."""
+
+    study: Annotated[str | None, Rule(Text(nullable=True))] = None
+    """Its folder; null = none."""
+    points: Annotated[int, Rule(COUNT)] = 8
+    """How many points at most."""
 
 
 @final
@@ -106,6 +140,8 @@ SECTIONS: dict[str, type[Section]] = {
     "search": Search,
     "sampler": Sampler,
     "early_stopping": EarlyStopping,
+    "constraints": Constraints,
+    "warm_start": WarmStart,
     "budget": Budget,
     "resources": Resources,
     "robustness": Robustness,
@@ -122,8 +158,7 @@ SAMPLED_SECTIONS = ("student", "distill", "train")
 """Sections whose keys may stand under `space` instead."""
 
 LATER_KEYS: dict[str, tuple[str, ...]] = {
-    "": ("constraints", "replicates", "warm_start", "checks", "lanes"),
-    "early_stopping": ("eta", "rungs"),
+    "": ("replicates", "checks", "lanes"),
     "objectives": ("nfe", "parameter_count", "training_seconds"),
 }
 """Keys of later versions, per section: known, and refused as not available."""

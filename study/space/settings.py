@@ -22,12 +22,14 @@ from study.space.schema import (
     RULES,
     SAMPLED_SECTIONS,
     Budget,
+    Constraints,
     Data,
     EarlyStopping,
     Progress,
     Resources,
     Sampler,
     Study,
+    WarmStart,
 )
 from study.space.section import dump
 from study.space.solving import CHANGES
@@ -35,11 +37,11 @@ from study.space.solving import CHANGES
 SCHEMA = 1
 """Version of `Space.document`."""
 
-FREE = ("study.name", "budget", "resources", "robustness", "probes", "progress", "data.root")
+FREE = ("study.name", "budget", "resources", "robustness", "probes", "progress", "data.root", "warm_start.study")
 """What may differ when a study is resumed; everything else makes it another study."""
 
 WHOLE_SECTIONS = (
-    *("objectives", "search", "sampler", "early_stopping", "budget"),
+    *("objectives", "search", "sampler", "early_stopping", "constraints", "warm_start", "budget"),
     *("resources", "robustness", "probes", "progress"),
 )
 """Sections that stand in the document as they are."""
@@ -74,6 +76,8 @@ class Space:
     search: Search
     sampler: Sampler
     early_stopping: EarlyStopping
+    constraints: Constraints
+    warm_start: WarmStart
     budget: Budget
     resources: Resources
     robustness: Robustness

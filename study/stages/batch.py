@@ -1,15 +1,22 @@
 """A stage whose jobs are known when it begins: hand them out, hand a lost one out again, and settle for good."""
 
+import time
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
-from study.engine.job import Job
-from study.stages.context import Context
+from study.disk_space import is_no_room
+from study.engine.job import NODE_LOST, Job
+from study.ledger import Ledger
+from study.stages.context import Context, Observer
 
+LOOK_S = 2.0
+"""Seconds between two looks at the workers of an earlier launch."""
 MOST_ATTEMPTS = 3
 """Times one launch starts a job before the death of its worker counts as the job's outcome."""
+MOST_NODES = 10
+"""Nodes that may be lost under a job in one launch before that counts as the job's outcome."""
 
 
 @final
@@ -40,7 +47,7 @@ class Batch:
             if context.ledger.outcome(item.job.key) is None:
                 self._todo.append(item)
         self._in_flight: set[str] = set()
-        self._handed_out: Counter[str] = Counter()
+        self._handouts = Handouts()
         context.observer.stage(name, len(self._planned), len(self._planned) - len(self._todo))
 
     @property
@@ -55,14 +62,13 @@ class Batch:
         item = self._todo.popleft()
         self._context.ledger.write_config(item.job.key, {"schema": 1, "kind": item.job.kind, **item.config})
         self._in_flight.add(item.job.key)
-        self._handed_out[item.job.key] += 1
         self._context.observer.started(item.job)
-        return item.job
+        return self._handouts.start(item.job)
 
     def settled(self, job: Job, error: str | None) -> None:
         """Take note that a job ended; without an outcome its worker died."""
         self._in_flight.discard(job.key)
-        outcome = settle(self._context, job, error, self._handed_out[job.key])
+        outcome = self._handouts.settle(self._context, job, error)
         if outcome is None:
             self._todo.append(self._planned[job.key])
         else:
@@ -74,23 +80,46 @@ class Batch:
         return not self._todo and not self._in_flight
 
 
-def settle(context: Context, job: Job, error: str | None, handed_out: int) -> dict[str, Any] | None:
-    """Return the job's outcome; None if its worker died and it deserves another attempt.
+@final
+class Handouts:
+    """How often one launch has started each job, and under which ones a node was lost."""
 
-    Args:
-        context: The study.
-        job: The job that is over.
-        error: What the engine says of it.
-        handed_out: How often this launch has handed the job out, this time included.
-    """
-    outcome = context.ledger.outcome(job.key)
-    if outcome is not None:
-        return outcome
-    if handed_out < MOST_ATTEMPTS:
-        context.observer.note(f"{job.key}: its worker was lost ({error or 'no outcome'}); it is started again")
-        return None
-    reason = f"crashed: {error or 'the worker ended without an outcome'}"[:500]
-    return context.ledger.commit(job.key, {"kind": job.kind, "state": "FAIL", "reason": reason, "attempt": handed_out})
+    def __init__(self) -> None:
+        self._started: Counter[str] = Counter()
+        self._nodes_lost: Counter[str] = Counter()
+
+    def start(self, job: Job) -> Job:
+        """Return a job as it is handed out."""
+        self._started[job.key] += 1
+        return replace(job, orphaned=True) if self._nodes_lost[job.key] else job
+
+    def settle(self, context: Context, job: Job, error: str | None) -> dict[str, Any] | None:
+        """Return the job's outcome; None if its worker died and it deserves another attempt, or was asked to pause.
+
+        A lost node does not count among the attempts, up to a limit: the job may be what ends the nodes. A job that
+        ended because the disk is full is as good as not started.
+
+        Args:
+            context: The study.
+            job: The job that is over.
+            error: What the engine says of it.
+        """
+        outcome = context.ledger.outcome(job.key)
+        if outcome is not None:
+            return outcome
+        if context.ledger.is_pausing:
+            return None
+        if is_no_room(error):
+            self._started[job.key] -= 1
+            return None
+        self._nodes_lost[job.key] += bool(error and error.startswith(NODE_LOST))
+        lost, started = self._nodes_lost[job.key], self._started[job.key]
+        if started - lost < MOST_ATTEMPTS and lost < MOST_NODES:
+            context.observer.note(f"{job.key}: its worker was lost ({error or 'no outcome'}); it is started again")
+            return None
+        reason = f"crashed: {error or 'the worker ended without an outcome'}"[:500]
+        failed = {"kind": job.kind, "state": "FAIL", "reason": reason, "attempt": started}
+        return context.ledger.commit(job.key, failed)
 
 
 def is_crash(outcome: Mapping[str, Any]) -> bool:
@@ -104,3 +133,13 @@ def reopen_after_error(context: Context, key: str) -> None:
     outcome = context.ledger.outcome(key)
     if outcome is not None and is_crash(outcome):
         context.ledger.reopen(key)
+
+
+def wait_for_survivors(ledger: Ledger, observer: Observer) -> None:
+    """Wait for workers that outlived an earlier driver as long as their hearts beat, so that no job is run twice."""
+    said: list[str] = []
+    while alive := [key for key in ledger.keys("") if ledger.outcome(key) is None and ledger.lease_is_fresh(key)]:
+        if alive != said:
+            observer.note(f"waiting for workers of an earlier launch: {', '.join(alive)}")
+        said = alive
+        time.sleep(LOOK_S)

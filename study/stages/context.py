@@ -57,6 +57,9 @@ class Context:
     facts: Facts
     observer: Observer
     smoke: bool = False
+    generation: int | None = None
+    """Trials that are asked for at a time, once all before are over (`--deterministic`); None asks for each as a worker
+    falls idle."""
 
     def job(self, key: str, kind: str, **payload: Any) -> Job:
         """Build a job; every payload names the data, its split and the threads a worker may use."""
@@ -71,7 +74,8 @@ class Context:
             "split_hash": self.facts.split_hash,
             "threads": self.space.resources.cpus,
         }
-        return Job(study=str(self.ledger.root.resolve()), key=key, kind=kind, payload={**payload, **common})
+        study = str(self.ledger.root.resolve())
+        return Job(study, key, kind, {**payload, **common}, keeps_state=kind in ("teacher", "student"))
 
     @property
     def epsilon(self) -> float:

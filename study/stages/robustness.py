@@ -175,7 +175,8 @@ def _cascades(context: Context, model: Model) -> list[Planned]:
 
 def _check(context: Context, model: Model) -> Planned:
     identity = model.identity(part="checks", specification=check_specification(context))
-    settings = check_settings(context, model.network, identity, brief=model.kind == "random")
+    brief = context.smoke or model.kind == "random"  # in a smoke study no verdict means anything
+    settings = check_settings(context, model.network, identity, brief=brief)
     key = _key(context, model.name, f"checks-{check_specification(context)}")
     return Planned(context.job(key, "check", **settings), {"settings": settings})
 

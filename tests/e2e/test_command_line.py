@@ -30,7 +30,8 @@ def smoke(tmp_path_factory):
 def test_help_names_every_option(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for option in ("--validate", "--dry-run", "--smoke", "--resume", "--stage", "--output", "--address", "key=value"):
+    names = ("--validate", "--dry-run", "--smoke", "--resume", "--stage", "--output", "--address", "--copy-to")
+    for option in (*names, "key=value"):
         assert option in done.stdout
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -39,6 +40,9 @@ class Phases:
         self.most_at_once = max(self.most_at_once, len(self.in_flight))
         self.log.append(("start", job.key))
         return job
+
+    def pause(self):
+        self.log.append(("pause", ""))
 
     def settled(self, job, error):
         assert self.in_flight.pop(job.key) == job
@@ -153,6 +157,40 @@ def test_signal_interrupts_the_job_and_handlers_come_back(tmp_path, number, code
     assert caught.value.exit_code == code
     assert source.errors == {"a": None}
     assert {n: signal.getsignal(n) for n in before} == before
+
+
+@pytest.mark.parametrize("ends_by_itself", [True, False])
+def test_a_job_that_keeps_its_state_gets_a_moment_and_no_more(tmp_path, monkeypatch, ends_by_itself):
+    monkeypatch.setattr("study.engine.inline.GRACE_S", 0.3 if not ends_by_itself else 30.0)
+    source = Phases([Job(str(tmp_path), "a", "stub", keeps_state=True), Job(str(tmp_path), "b", "stub")])
+
+    def execute(job):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ("pause", "") in source.log, "the source was told at once"
+        if not ends_by_itself:
+            threading.Event().wait(30)
+
+    before = time.monotonic()
+    with pytest.raises(Interrupted) as caught:
+        InlineEngine().run(source, execute)
+    assert time.monotonic() - before < 10
+    assert (caught.value.exit_code, caught.value.is_impatient) == (130, False)
+    assert source.errors == ({"a": None} if ends_by_itself else {}), "nothing is handed out after the signal"
+    assert source.log.count(("pause", "")) == 1
+
+
+def test_a_second_signal_does_not_wait_for_the_moment(tmp_path):
+    source = Phases([Job(str(tmp_path), "a", "stub", keeps_state=True)])
+
+    def execute(_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(30)
+
+    with pytest.raises(Interrupted) as caught:
+        InlineEngine().run(source, execute)
+    assert caught.value.is_impatient
+    assert source.errors == {}
 
 
 def test_signal_between_jobs_is_not_lost(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.fronts import distance_to_front, hypervolume, near_front, next_after_front, non_dominated
+from study.fronts import distance_to_front, hypervolume, layers, near_front, next_after_front, non_dominated
 
 tables = st.integers(1, 25).flatmap(
     lambda n: st.lists(st.tuples(*[st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])] * 2), min_size=n, max_size=n)
@@ -49,6 +49,16 @@ def test_no_points() -> None:
     assert non_dominated(np.empty((0, 3))).shape == (0,)
     assert hypervolume([], (0, 0)) == 0
     assert next_after_front([], [], 3, 1.0).shape == (0,)
+
+
+@given(tables)
+def test_each_layer_is_the_front_of_what_the_layers_before_it_leave(rows: list[tuple[float, ...]]) -> None:
+    points = np.array([*rows, (np.nan, 0.5)])
+    left = np.arange(len(rows))
+    for layer in layers(points):
+        assert layer.tolist() == left[_brute_front(points[left])].tolist()
+        left = np.setdiff1d(left, layer)
+    assert not len(left)
 
 
 def test_order_of_points_does_not_matter() -> None:

@@ -34,6 +34,15 @@ def test_config_is_stored_and_may_be_written_again(ledger):
     assert ledger.config("trials/000001") is None
 
 
+def test_a_lease_that_a_power_cut_left_empty_is_nobodys(ledger):
+    with ledger.begin("trials/000000") as attempt:
+        assert ledger.lease_is_fresh("trials/000000")
+        (attempt.folder / "lease.json").write_text("")
+        assert not ledger.lease_is_fresh("trials/000000")
+        attempt._ended.set()
+        (attempt.folder / "lease.json").unlink()
+
+
 def test_config_of_a_settled_job_cannot_change(ledger):
     ledger.write_config("front/000001", {"images": 10, "rule": "a"})
     ledger.write_config("front/000001", {"images": 20, "rule": "a"})

@@ -1,11 +1,13 @@
 """What a pipe and a terminal are told."""
 
 import io
+import random
 import time
 
 from rich.console import Console
 
 from study.engine.job import Job
+from study.fronts import non_dominated
 from study.progress import LiveProgress, PlainProgress, Tally, duration, progress_for, summary
 
 COMPLETE = {
@@ -78,6 +80,21 @@ def test_time_left_is_unknown_before_three_jobs_and_counts_workers():
     tally.seconds, tally.done = [10.0, 20.0, 30.0], 4
     assert tally.seconds_left == 20.0 * 7 / 2
     assert (duration(20), duration(600), duration(3 * 3600)) == ("20 s", "10 min", "3.0 h")
+
+
+def test_the_front_so_far_is_the_front_of_all():
+    """Kept by comparing each new trial with the front alone."""
+    draw, tally, points = random.Random(0), Tally(), {}
+    for number in range(300):
+        point = (draw.randrange(30) / 30, draw.randrange(30) / 30)
+        key = job(number).key
+        points[number] = (key, *point)
+        outcome = {**COMPLETE, "values": dict(zip(("accuracy", "adversarial_accuracy"), point, strict=True))}
+        tally.end(key, outcome)
+    on_front = non_dominated([point for _, *point in points.values()])
+    whole = [each for each, member in zip(points.values(), on_front, strict=True) if member]
+    assert sorted(tally.front) == sorted(whole)
+    assert tally.measured == 300
 
 
 def test_jobs_without_objectives_are_summed_up_too():

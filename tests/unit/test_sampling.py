@@ -313,6 +313,41 @@ def test_ledger_wins_over_the_view(wrong):
     assert view.ask()[0] == 8
 
 
+def test_what_was_told_is_kept_as_ranges():
+    """Of many trials only the gaps are written; what is in flight is not seen."""
+    view = StudyView(space_of("random"), 10, None)
+    asked = [view.ask() for _ in range(9)]
+    for number, point in asked:
+        if number not in (3, 8):
+            view.tell(number, outcome_of(number, point))
+    assert view.told == [0, 1, 2, 4, 5, 6, 7]
+    assert view.seen == [[0, 2], [4, 7]]
+
+
+def test_an_ask_that_fails_does_not_shift_the_numbers(monkeypatch):
+    """The view counts its trials itself; after an exception it looks again."""
+    space = space_of("random", anchors=({"temperature": 6}, {"temperature": 7}))
+    whole = search(space, None, 4)
+    view = StudyView(space, 10, None)
+    assert view.ask() == (0, whole[0][0])
+    with monkeypatch.context() as patch:
+        patch.setattr(view._study, "ask", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            view.ask()
+    assert [view.ask() for _ in range(3)] == [(number, whole[number][0]) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_asking_looks_through_all_trials_as_rarely_as_the_sampler_does(sampler, monkeypatch):
+    view, looks = StudyView(space_of(sampler), 10, None), []
+    counted = view._rows
+    monkeypatch.setattr(view, "_rows", lambda *states: looks.append(states) or counted(*states))
+    for _ in range(5):
+        number, point = view.ask()
+        view.tell(number, outcome_of(number, point))
+    assert len(looks) == 1
+
+
 def test_asked_but_unwritten_trial_is_handed_back(tmp_path):
     view = StudyView(space_of("tpe"), 10, tmp_path / "a.db")
     asked = view.ask()

@@ -40,9 +40,15 @@ CASES: dict[str, tuple[str, str, str]] = {
     "duplicate section": (OK + "train: {epochs: 1}\ntrain: {epochs: 2}\n", "3:1", r"`train` is given twice \(first in line 2\)"),
     "duplicate key": (OK + "train: {epochs: 1, epochs: 2}\n", "2:20", "`epochs` is given twice"),
     "duplicate parameter": (space_with("alpha: 1\nalpha: {float: [0, 1]}"), "3:3", "`alpha` is given twice"),
-    "section of later": (OK + "constraints: []\n", "2:1", "`constraints` in a search space is not available in this version"),
-    "key of later": (OK + "early_stopping: {eta: 3}\n", "2:18", "`eta` in `early_stopping` is not available in this version"),
-    "early stopping of later": (OK + "early_stopping: {name: mo-asha}\n", "2:24", "'mo-asha' is not available in this version; choose none"),
+    "section of later": (OK + "lanes: []\n", "2:1", "`lanes` in a search space is not available in this version"),
+    "constraints as a list": (OK + "constraints: []\n", "2:14", "`constraints` must be a mapping"),
+    "constraint of nothing": (OK + "constraints: {nfe: 0}\n", "2:20", "`constraints.nfe` must be"),
+    "unknown constraint": (OK + "constraints: {nfes: 3}\n", "2:15", "did you mean 'nfe'"),
+    "rungs without a rule": (OK + "early_stopping: {eta: 3}\n", "2:18", "`early_stopping.eta` has no effect on none; remove it or choose mo-asha"),
+    "one objective of two": (OK + "early_stopping: {name: mo-asha, objective: accuracy}\n", "2:33", "has no effect on mo-asha; remove it or choose asha or median"),
+    "rung behind the end": (OK + "early_stopping: {name: asha, rungs: [2, 60]}\n", "2:30", "must lie before the end of 60 epochs, but got 60"),
+    "eta of one": (OK + "early_stopping: {name: asha, eta: 1}\n", "2:35", "`early_stopping.eta` must be a number > 1"),
+    "warm start from a number": (OK + "warm_start: {study: 3}\n", "2:21", "`warm_start.study` must be"),
     "tier unknown": (OK + "robustness: {tier: fuller}\n", "2:20", "must be one of screen, standard, full, adaptive"),
     "teacher of later": (OK + "teachers: [{arch: in-resnet110}]\n", "2:19", "'in-resnet110' is not available in this version; choose one of resnet20"),
     "objective of later": (OK + "objectives: {nfe: minimize}\n", "2:14", "`nfe` in `objectives` is not available in this version"),
@@ -282,7 +288,7 @@ space:
   evaluations: {choice: [6], when: {solver: [rk4]}}
   rtol: {float: [0, 1], log: true, when: {solver: [dopri6]}}
 anchors: [{solver: euler}]
-early_stopping: {name: asha}
+early_stopping: {name: ashes}
 """
     said = complaint(tmp_path, text, "budget.trails=4", "oops", "space.horizon=-1")
     places = re.findall(r"^(bad\.yaml:\d+:\d+|override #\d '[^']*':)", said, re.MULTILINE)

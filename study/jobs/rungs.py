@@ -1,0 +1,130 @@
+"""A trial at its rungs: what it is worth there, compared with those that were there before, and whether it ends.
+
+The worker decides, from files alone, so that it makes no difference who runs it, where, or how often: a rung is written
+once, and a trial that reaches it again, after a kill, does as it says.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from nodekd.data.dataset import Dataset
+from nodekd.evaluate import evaluate
+from study.durable import link_json_once, read_json
+from study.jobs.networks import as_measured
+from study.jobs.proxy import SPLIT, quick
+from study.jobs.work import Result, Work, failed
+from study.rungs import Finished, Rule, Values, distrust, is_spared, judge, values_of
+
+
+@final
+class Rungs:
+    """The rungs of one trial; without early stopping in the payload there are none."""
+
+    def __init__(self, work: Work, settings: dict[str, Any], dataset: Dataset) -> None:
+        self._work, self._settings, self._dataset = work, settings, dataset
+        self._given: dict[str, Any] = work.payload.get("early_stopping") or {"rungs": []}
+        self._last: dict[str, Any] | None = None
+
+    def stop(self, epoch: int, student: nn.Module) -> bool:
+        """Tell whether the trial ends after this epoch.
+
+        Args:
+            epoch: That is over.
+            student: In eval mode.
+        """
+        if epoch not in self._given["rungs"]:
+            return False
+        path = self._work.folder / rung_file(epoch)
+        self._last = read_json(path)
+        if self._last is None:
+            link_json_once(path, self._judged(epoch, student))
+            self._last = read_json(path)
+        assert self._last is not None, f"{path} was written once"
+        return bool(self._last["stop"])
+
+    def result(self, metrics: dict[str, Any]) -> Result:
+        """Return the outcome of a trial that ends at a rung."""
+        assert self._last is not None, "a trial is stopped at a rung"
+        if self._last["fault"]:
+            return failed(self._last["fault"], metrics)
+        reason = f"stopped after {self._last['epoch']} epochs: {self._last['reason']}"
+        return Result(metrics=metrics, state="PRUNED", reason=reason)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return for the outcome what the last rung said."""
+        return {} if self._last is None else {"rung": self._last}
+
+    def _judged(self, epoch: int, student: nn.Module) -> dict[str, Any]:
+        given, search = self._given, self._work.payload["search"]
+        measured = as_measured(student, self._settings)
+        clean = evaluate(measured, self._dataset.splits[SPLIT])
+        if clean.solve_failures == len(clean.correct):
+            return _record(epoch, (0.0, 0.0), fault="capped", stop=True, reason="no solve ended within its evaluations")
+        robust, images = quick(self._work, measured, self._dataset, search, given["images"])
+        own, peers = (clean.accuracy, robust), self._peers(epoch)
+        rule = Rule(given["rule"], given["eta"], given["objective"])
+        said = judge(own, [at_rung for at_rung, _, _ in peers.values()], rule, (len(clean.correct), images))
+        finished = [Finished(rung, end, condemned) for rung, end, condemned in peers.values() if end is not None]
+        doubt = distrust(finished, rule, given["least_tau"], given["spared"]) if said.condemned else None
+        spared = said.condemned and is_spared(given["draw"], given["spared"])
+        return _record(
+            epoch,
+            own,
+            images=images,
+            rank=said.rank,
+            of=said.of,
+            condemned=said.condemned,
+            spared=spared,
+            distrusted=doubt,
+            stop=said.condemned and not spared and doubt is None,
+            reason=doubt or said.reason,
+            peers=sorted(peers),
+        )
+
+    def _peers(self, epoch: int) -> dict[str, tuple[Values, Values | None, bool]]:
+        """Return what others were worth at a rung and at their end, by name; only earlier generations where told so."""
+        names = self._given["peers"]
+        if names is None:
+            names = [path.name for path in self._work.folder.parent.iterdir() if path.name != self._work.folder.name]
+        found = {name: _peer(self._work.folder.parent / name, epoch) for name in names}
+        return {name: each for name, each in found.items() if each is not None}
+
+
+def rung_file(epoch: int) -> str:
+    """Name the record of a rung in a trial's folder."""
+    return f"rung-{epoch:06d}.json"
+
+
+def _record(epoch: int, values: Values, *, stop: bool, reason: str, fault: str | None = None, **more: Any) -> Any:
+    measured = {"accuracy": values[0], "adversarial_accuracy": values[1]}
+    quiet = {"condemned": False, "spared": False, "distrusted": None, "images": 0, "rank": 0, "of": 0, "peers": []}
+    said = {"schema": 1, "epoch": epoch, "values": measured, "stop": stop, "reason": reason, "fault": fault}
+    return said | quiet | more
+
+
+def _peer(folder: Path, epoch: int) -> tuple[Values, Values | None, bool] | None:
+    record = _settled(folder / rung_file(epoch))
+    if record is None or record["fault"]:
+        return None
+    outcome = _settled(folder / "outcome.json")
+    ended = outcome is not None and outcome["state"] == "COMPLETE" and bool(outcome["values"])
+    return values_of(record["values"]), values_of(outcome["values"]) if outcome and ended else None, record["condemned"]
+
+
+def _settled(path: Path) -> dict[str, Any] | None:
+    """Read a file that is written once; what has been read is not read again by this worker."""
+    try:
+        return _remembered(path)
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=100_000)
+def _remembered(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if document is None:
+        raise FileNotFoundError(path)
+    return document

@@ -1,0 +1,54 @@
+"""A whole synthetic study with checks and records, as a stranger may send it, and all that one does with such a one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from study import explore, launch, show
+from study.space.reader import read_space
+from tests.checked_folder import Checks, write_checked
+from tests.record_folder import arrays, metrics, write_record
+from tests.study_folder import SPECIFICATION, Plan, attacked, write_json, write_outcome
+
+KD = Path(__file__).parents[1] / "search_spaces" / "kd.yaml"
+PLAN = Plan(trials=10, attacked=2, images=80, shard=40, epochs=2, failures={5: ("FAIL", "diverged")})
+STUDENT = f"student-{attacked(PLAN)[0]:06d}"
+SHARD = f"robustness/{STUDENT}/{SPECIFICATION}-000"
+RECORD = f"robustness/{STUDENT}/{SPECIFICATION}-record"
+
+
+def write_strange(root: Path) -> Path:
+    """Write the study below root and give its folder; the launcher takes it for one of kd.yaml."""
+    folder = write_checked(root, Checks(replicates=1, random=1, images=40, plan=PLAN))
+    write_record(folder / RECORD, arrays())
+    write_outcome(folder, RECORD, metrics(STUDENT, trial=attacked(PLAN)[0], specification=SPECIFICATION))
+    _put_in_force(folder)
+    document = json.loads((folder / "study.json").read_text())
+    write_json(folder / "study.json", document | {"space": read_space(KD).document(), "generation": None})
+    return folder
+
+
+def _put_in_force(folder: Path) -> None:
+    path = folder / "robustness" / "specification.json"
+    kinds = {}
+    for model in path.parent.iterdir():
+        for outcome in model.glob("*-000/outcome.json"):
+            kinds[model.name] = json.loads(outcome.read_text())["metrics"]["kind"]
+    parts = {"cascade": 2, "transfer": 1, "checks": 1}
+    write_json(path, json.loads(path.read_text()) | {"models": kinds, "parts": parts})
+
+
+def look(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Do all that one does with somebody's study, and give everything that was printed or written."""
+    for command, arguments in (
+        (show.main, [str(folder)]),
+        (show.main, [str(folder), "--json"]),
+        (show.main, [str(folder), "--paper", "chu2022"]),
+        (explore.main, [str(folder), "--svg"]),
+        (launch.main, [str(KD), "--stage", "report", "--output", str(folder)]),
+    ):
+        assert command(arguments) == 0
+    printed = capsys.readouterr()
+    page, picture = (folder / "report" / name for name in ("index.html", "front.svg"))
+    return "\n".join([printed.out, printed.err, page.read_text(), picture.read_text()])

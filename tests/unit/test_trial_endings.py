@@ -1,0 +1,164 @@
+"""How a trial can end before its last epoch: at a rung, by a limit, or for a while, when it is asked to pause."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nodekd.data.dataset import DataConfig, load
+from study.durable import replace_json
+from study.engine.job import Job
+from study.jobs.execute import execute
+from study.jobs.history import History
+from study.jobs.rungs import rung_file
+from study.ledger import Ledger
+from study.space.reader import read_space
+
+KD = Path(__file__).parents[2] / "search_spaces" / "kd.yaml"
+EPOCHS, RUNG = 4, 2
+KEY = "trials/000042"
+EARLY = {
+    "rule": "mo-asha",
+    "eta": 3.0,
+    "objective": "accuracy",
+    "rungs": [RUNG],
+    "images": 8,
+    "spared": 0.08,
+    "least_tau": 0.4,
+    "draw": 0.5,
+    "peers": None,
+}
+
+
+@pytest.fixture(scope="module")
+def settings():
+    space = read_space(KD, [f"train.epochs={EPOCHS}", "student.channels=4", "train.batch_size=128"])
+    point = {"temperature": 1, "alpha": 0, "solver": "euler", "evaluations": 4, "horizon": 1.0}
+    return space.settings(point) | {"distill": {"method": "none"}}
+
+
+@pytest.fixture
+def run(tmp_path, settings):
+    """Run the trial as a worker does; returns its outcome, None if it has none."""
+
+    def run(name="s", **payload):
+        ledger = Ledger(tmp_path / name)
+        search = {"norm": "linf", "epsilon": 1 / 16, "images": 16, "pool": {}, "seed": 0, "keep_images": False}
+        data = {"name": "digits", "root": "data", "image_size": None, "shuffle": False}
+        common = {"data": data, "split_hash": load(DataConfig()).split_hash, "threads": 1}
+        ledger.write_config(KEY, {"number": 42, "settings": settings})
+        given = {"settings": settings, "teachers": [], "search": search, **common, **payload}
+        execute(Job(str(ledger.root), KEY, "student", given))
+        return ledger.outcome(KEY)
+
+    return run
+
+
+def plant(root, values, *, epoch=RUNG, end=None, condemned=False):
+    """Let earlier trials have reached the rung, and perhaps their end."""
+    ledger = Ledger(root)
+    for number, at_rung in enumerate(values):
+        names = ("accuracy", "adversarial_accuracy")
+        record = {"values": dict(zip(names, at_rung, strict=True)), "condemned": condemned, "fault": None}
+        replace_json(ledger.folder(f"trials/{number:06d}") / rung_file(epoch), record)
+        if end is not None:
+            outcome = {"state": "COMPLETE", "values": dict(zip(names, end[number], strict=True))}
+            ledger.commit(f"trials/{number:06d}", outcome)
+
+
+def history(root):
+    lines = (root / KEY / "history.jsonl").read_text().splitlines()
+    return [json.loads(line)["epoch"] for line in lines]
+
+
+BETTER = [(0.99, 0.9)] * 8
+
+
+def test_a_trial_that_is_far_behind_is_stopped_at_its_rung(tmp_path, run):
+    plant(tmp_path / "s", BETTER)
+    outcome = run(early_stopping=EARLY)
+    assert (outcome["state"], outcome["values"]) == ("PRUNED", None)
+    assert outcome["reason"].startswith("stopped after 2 epochs: rank 9 of 9, of which 3 go on")
+    assert history(tmp_path / "s") == [1, 2]
+    assert not (tmp_path / "s" / KEY / "weights.pt").exists()
+    record = json.loads((tmp_path / "s" / KEY / rung_file(RUNG)).read_text())
+    assert record["peers"] == [f"{number:06d}" for number in range(8)]
+    assert outcome["metrics"]["rung"] == record
+
+
+@pytest.mark.parametrize(
+    ("values", "change"),
+    [
+        (BETTER[:4], {}),  # too few
+        ([(0.01, 0.0)] * 8, {}),  # the best of all
+        (BETTER, {"draw": 0.01}),  # spared
+        (BETTER, {"rungs": [3]}),  # nobody has reached the third epoch
+        (BETTER, {"peers": ["000000", "000001"]}),  # of earlier generations there are two
+    ],
+)
+def test_others_go_on(tmp_path, run, values, change):
+    plant(tmp_path / "s", values)
+    outcome = run(early_stopping=EARLY | change)
+    assert outcome["state"] == "COMPLETE"
+    assert outcome["metrics"]["rung"]["spared"] is (change == {"draw": 0.01})
+    assert history(tmp_path / "s") == [1, 2, 3, 4]
+
+
+def test_a_rung_that_orders_trials_badly_stops_nobody_and_says_so(tmp_path, run):
+    values = [(0.90 + k / 200, 0.8 + k / 200) for k in range(12)]
+    plant(tmp_path / "s", values, end=values[::-1])
+    outcome = run(early_stopping=EARLY)
+    assert outcome["state"] == "COMPLETE"
+    assert "SWITCHED OFF" in outcome["metrics"]["rung"]["distrusted"]
+
+
+def test_what_a_rung_has_said_once_holds(tmp_path, run):
+    said = {"epoch": RUNG, "stop": True, "reason": "was said", "fault": None, "values": {}}
+    replace_json(tmp_path / "s" / KEY / rung_file(RUNG), said)
+    assert run(early_stopping=EARLY)["reason"] == "stopped after 2 epochs: was said"
+
+
+@pytest.mark.parametrize(
+    ("limits", "said", "epochs"),
+    [
+        ({"parameter_count": 10}, "weights, above constraints.parameter_count = 10", 0),
+        ({"training_seconds": 1e-6}, "s of training, above constraints.training_seconds = 1e-06", 1),
+        ({"nfe": 3}, "4 evaluations of the field per image, above constraints.nfe = 3", EPOCHS),
+    ],
+)
+def test_a_student_that_costs_too_much_keeps_its_record_and_is_infeasible(tmp_path, run, limits, said, epochs):
+    outcome = run(constraints=limits)
+    assert said in outcome["metrics"]["infeasible"][-1]
+    assert (tmp_path / "s" / KEY / "history.jsonl").exists() == (epochs > 0)
+    if epochs:
+        assert len(history(tmp_path / "s")) == epochs
+    assert (outcome["state"], outcome["reason"]) == (("COMPLETE", None) if "nfe" in limits else ("FAIL", "infeasible"))
+
+
+def test_limits_that_are_kept_say_nothing(run):
+    limits = {"parameter_count": 10**6, "training_seconds": 1e6, "nfe": 4, "anything": None}
+    assert run(constraints=limits)["metrics"]["infeasible"] == []
+
+
+def test_a_paused_trial_has_no_outcome_and_ends_like_one_that_was_not(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("nodekd.savepoint.LOOK_S", 0.0)
+    whole = run("whole")
+    noted = History.note
+
+    def pausing(self, epoch):
+        noted(self, epoch)
+        if epoch.epoch == 2:
+            Ledger(tmp_path / "parts").ask_to_pause()
+
+    monkeypatch.setattr(History, "note", pausing)
+    assert run("parts") is None
+    assert history(tmp_path / "parts") == [1, 2]
+    assert list((tmp_path / "parts" / KEY / "checkpoint").iterdir())
+    Ledger(tmp_path / "parts").clear_pause()
+    monkeypatch.setattr(History, "note", noted)
+    outcome = run("parts")
+    assert outcome["values"] == whole["values"]
+    assert outcome["metrics"]["nll"] == whole["metrics"]["nll"]
+    assert outcome["attempt"] == 2
+    assert history(tmp_path / "parts") == [1, 2, 3, 4]
+    assert not (tmp_path / "parts" / KEY / "checkpoint").exists()
