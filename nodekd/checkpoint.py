@@ -1,27 +1,20 @@
 """Weights on disk: written atomically, read without running code, checked key by key."""
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from nodekd.errors import CheckpointError
+from nodekd.savepoint import write_archive
 
 SHOWN_KEYS = 6
 """Mismatching keys listed in a message before it says how many more there are."""
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict of a network, moved to the CPU, under a temporary name and then rename it."""
-    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # on a full disk a part of it must not take the room that is left
+    """Write the state dict of a network, moved to the CPU, whole or not at all."""
+    write_archive({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -6,7 +6,7 @@ random state has to be kept; networks, optimisers, schedules and counters are al
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -25,6 +25,20 @@ class Paused(BaseException):
 
 def _never() -> bool:
     return False
+
+
+def write_archive(document: Mapping[str, Any], path: Path) -> None:
+    """Write tensors, numbers and text in dictionaries and lists; a reader finds the old file or the new one, whole."""
+    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(document, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # on a full disk a part of it must not take the room that is left
 
 
 @final
@@ -77,7 +91,7 @@ class Savepoint:
         now = time.monotonic()
         paused = not is_last and self._must_pause(now)
         if is_last or paused or now - self._saved >= self._interval_s:
-            self._write({"run": self._run, "state": state()})
+            write_archive({"run": self._run, "state": state()}, self._path)
             self._saved = now
         if paused:
             raise Paused
@@ -87,15 +101,3 @@ class Savepoint:
             return False
         self._looked = now
         return self._is_paused()
-
-    def _write(self, document: dict[str, Any]) -> None:
-        temporary = self._path.with_name(f"{self._path.name}.tmp.{os.getpid()}")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                torch.save(document, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)  # on a full disk a part of it must not take the room that is left

@@ -73,10 +73,10 @@ def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials") -> A
         problems: Gets a sentence for each file that cannot be read.
         folder: Of the trials.
     """
-    outcomes = dict(outcomes_under(ledger, folder, problems))
     records = {key: _records(ledger, key, problems) for key in keys_under(ledger, folder)}
     if not any(records.values()):
         return None
+    outcomes = dict(outcomes_under(ledger, folder, problems))
     values = {key: _values(outcome) for key, outcome in outcomes.items()}
     ended = {key: each for key, each in values.items() if each is not None and not objections(outcomes[key])}
     on_front = set(np.array(list(ended))[non_dominated(list(ended.values()))].tolist()) if ended else set()

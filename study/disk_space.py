@@ -138,8 +138,12 @@ class Room:
         while not is_over() and not self.is_enough:
             time.sleep(POLL_S)
 
-    def retry(self, work: Callable[[], _Made]) -> _Made:
+    def retry(self, work: Callable[[], _Made], before_again: Callable[[], object] = _never) -> _Made:
         """Do what goes on from the files wherever it was left, again and again until the disk has room for it.
+
+        Args:
+            work: What is done.
+            before_again: Done once there is room again, before the work is.
 
         Raises:
             Exception: Whatever the work raises for another reason.
@@ -155,6 +159,7 @@ class Room:
                 self.lacked(f"{type(fault).__name__}: {fault}")
             time.sleep(POLL_S)  # also where there is room by now: what took it may come back
             self.wait()
+            before_again()
 
     @contextlib.contextmanager
     def forgiven(self) -> Iterator[None]:

@@ -181,7 +181,9 @@ def _run(order: Order, context: Context, progress: Progress, engine: Engine, roo
         try:
             with signals.raised():
                 return _carry_out(order, context, progress, engine, room)
-        except Stopped:
+        except (Stopped, SystemError):  # the second where compiled code was interrupted
+            if signals.received is None:
+                raise
             raise signals.interruption(at_once=True) from None
 
 
@@ -192,7 +194,9 @@ def _carry_out(order: Order, context: Context, progress: Progress, engine: Engin
         dashboard = engine.start()
         print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
-            planned = room.retry(lambda: _run_stages(order, context, engine, room))
+            planned = room.retry(
+                lambda: _run_stages(order, context, engine, room), lambda: wait_for_survivors(ledger, progress)
+            )
     except Interrupted as interruption:
         with room.forgiven():
             ledger.event("interrupted")
@@ -214,7 +218,6 @@ def _carry_out(order: Order, context: Context, progress: Progress, engine: Engin
 def _run_stages(order: Order, context: Context, engine: Engine, room: Room) -> set[str]:
     """Run what the files say is missing; return the jobs of all stages."""
     context.ledger.clear_pause()
-    wait_for_survivors(context.ledger, context.observer)
     pipeline = Pipeline(plan(context, order.part), context.ledger.ask_to_pause, room)
     engine.run(pipeline, execute)
     return pipeline.planned

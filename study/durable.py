@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import stat
 import uuid
 import zlib
@@ -130,6 +131,31 @@ def link_json_once(path: Path, document: Mapping[str, Any]) -> bool:
     finally:
         beside.unlink(missing_ok=True)
     sync_folder(path.parent)
+    return True
+
+
+def link_or_copy(source: Path, target: Path, *, by_link: bool = True) -> None:
+    """Give a file another name, or a copy where that cannot be; whoever reads the target finds it whole.
+
+    Args:
+        source: A plain file; of a symbolic link the link itself is taken.
+        target: In a folder that exists; replaced where it is there.
+        by_link: Whether both may be one file, as is right for what is replaced and never changed.
+    """
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        if not (by_link and _linked(source, beside)):
+            shutil.copyfile(source, beside, follow_symlinks=False)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        return False
     return True
 
 

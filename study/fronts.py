@@ -4,8 +4,13 @@ Answers which points no other point beats, how much they beat together, and whic
 may hide their place on it. Where the numbers come from is left to the stages and to `study.results`.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Objectives = tuple[float, float]
+"""Accuracy and adversarial accuracy."""
 
 
 def non_dominated(points: ArrayLike, feasible: ArrayLike | None = None) -> NDArray[np.bool_]:
@@ -34,6 +39,12 @@ def non_dominated(points: ArrayLike, feasible: ArrayLike | None = None) -> NDArr
             on_front[i] = True
             kept = np.vstack([kept, values[i]])
     return on_front
+
+
+def front_with(front: Mapping[str, Objectives], name: str, point: Objectives) -> dict[str, Objectives]:
+    """Return a front, by names, after one more point: whoever it beats is on no later front either."""
+    near = {**front, name: point}
+    return {name: near[name] for name, member in zip(near, non_dominated(list(near.values())), strict=True) if member}
 
 
 def layers(points: ArrayLike) -> list[NDArray[np.intp]]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, final
 from study.durable import read_lines
 from study.engine.job import Job
 from study.feasibility import objections
-from study.fronts import hypervolume, non_dominated
+from study.fronts import Objectives, front_with, hypervolume
 from study.ledger import Ledger
 from study.progress import Progress
 
@@ -54,7 +54,7 @@ class MeteredProgress:
         self._study, self._reference = study, reference
         self._states: Counter[str] = Counter()
         self._running: set[str] = set()
-        self._front: list[tuple[float, float]] = []
+        self._front: dict[str, Objectives] = {}
 
     def showing(self) -> AbstractContextManager[object]:
         """Show while the block runs."""
@@ -81,7 +81,7 @@ class MeteredProgress:
         with _harmless():
             if _is_trial(job.key):
                 self._running.discard(job.key)
-                self._count(outcome)
+                self._count(job.key, outcome)
                 self._send(outcome["state"])
                 self._send_work(job.key, outcome)
 
@@ -95,22 +95,21 @@ class MeteredProgress:
         for key in self._ledger.keys(TRIALS):
             outcome = self._ledger.outcome(key)
             if outcome is not None:
-                self._count(outcome)
+                self._count(key, outcome)
         self._send(*self._states)
 
-    def _count(self, outcome: Mapping[str, Any]) -> None:
+    def _count(self, key: str, outcome: Mapping[str, Any]) -> None:
         self._states[outcome["state"]] += 1
         values = outcome.get("values") or {}
         if "adversarial_accuracy" in values and not objections(outcome):
-            near = [*self._front, (values["accuracy"], values["adversarial_accuracy"])]
-            self._front = [point for point, member in zip(near, non_dominated(near), strict=True) if member]
+            self._front = front_with(self._front, key, (values["accuracy"], values["adversarial_accuracy"]))
 
     def _send(self, *states: str) -> None:
         self._meter.set("trials", len(self._running), study=self._study, state=_RUNNING)
         for state in states:
             self._meter.set("trials", self._states[state], study=self._study, state=state)
         if self._front:
-            self._meter.set("hypervolume", hypervolume(self._front, self._reference), study=self._study)
+            self._meter.set("hypervolume", hypervolume(list(self._front.values()), self._reference), study=self._study)
 
     def _send_work(self, key: str, outcome: Mapping[str, Any]) -> None:
         metrics, trial = outcome.get("metrics") or {}, key.rpartition("/")[2]

@@ -57,6 +57,10 @@ class Parameter(Protocol):
         """Conditions: parent parameter to the values at which this one is active."""
         ...
 
+    def contains(self, value: object) -> bool:
+        """Whether a value belongs to the range."""
+        ...
+
 
 class SamplerSettings(Protocol):
     """The `sampler` section of a space."""
@@ -131,6 +135,24 @@ def walk(parameters: Sequence[Parameter], choose: Callable[[Parameter], Any]) ->
         else:
             values[parameter.name] = point[parameter.name] = choose(parameter)
     return point
+
+
+def point_in(parameters: Sequence[Parameter], values: Mapping[str, Any]) -> Point:
+    """Return the point of a space that has these values; those it does not ask for are left out.
+
+    Raises:
+        KeyError: Naming an active parameter that has no value.
+        ValueError: Naming one whose value lies outside its range.
+    """
+
+    def value(parameter: Parameter) -> Any:
+        if parameter.name not in values:
+            raise KeyError(f"having no {parameter.name}")
+        if not parameter.contains(values[parameter.name]):
+            raise ValueError(parameter.name)
+        return values[parameter.name]
+
+    return walk(parameters, value)
 
 
 def grid_values(parameter: Parameter) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from study.engine.job import Job
 from study.feasibility import objections
-from study.fronts import non_dominated
+from study.fronts import Objectives, front_with
 
 FEWEST_FOR_ETA = 3
 """Jobs of a stage that must have ended before a time is guessed."""
@@ -37,7 +37,7 @@ class Tally:
         self.running: dict[str, float] = {}
         self.seconds: list[float] = []  # sorted, so that the median of 10,000 costs nothing
         self.measured = 0
-        self._front: dict[str, tuple[float, float]] = {}
+        self._front: dict[str, Objectives] = {}
         self.width = 1
         self.last_note = ""
 
@@ -62,13 +62,7 @@ class Tally:
         values = outcome.get("values") or {}
         if key.startswith("trials/") and "adversarial_accuracy" in values and not objections(outcome):
             self.measured += 1
-            self._place(key, (values["accuracy"], values["adversarial_accuracy"]))
-
-    def _place(self, key: str, point: tuple[float, float]) -> None:
-        """Compare a trial with the front alone: whoever the front beats is on no later front either."""
-        near = {**self._front, key: point}
-        on_front = non_dominated(list(near.values()))
-        self._front = {key: near[key] for key, member in zip(near, on_front, strict=True) if member}
+            self._front = front_with(self._front, key, (values["accuracy"], values["adversarial_accuracy"]))
 
     @property
     def seconds_left(self) -> float | None:

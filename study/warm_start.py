@@ -4,7 +4,7 @@ Its search values alone are read, to choose the points; nothing of its test set,
 What was chosen is kept in the new study's folder, so that it goes on without the old one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from study.errors import EnvironmentFault, ResumeConflict
 from study.feasibility import objections
 from study.fronts import layers
 from study.ledger import Ledger
-from study.points import Parameter, Point, walk
+from study.points import Parameter, Point, point_in
 from study.rungs import OBJECTIVES
 from study.space.settings import Space
 
@@ -64,21 +64,11 @@ def warm_points(ledger: Ledger) -> list[Point]:
     return [each["params"] for each in (read_json(ledger.root / FILE) or {"points": []})["points"]]
 
 
-def fitted(parameters: tuple[Parameter, ...], params: Mapping[str, Any]) -> Point | None:
+def fitted(parameters: Sequence[Parameter], params: Mapping[str, Any]) -> Point | None:
     """Return a point of another space in this one; None where a value is missing here or lies outside."""
-
-    def choose(parameter: Parameter) -> Any:
-        value = params[parameter.name]
-        if parameter.kind == "choice":
-            return next(each for each in parameter.choices if each == value)
-        low, high = parameter.low, parameter.high
-        if low is None or high is None or not low <= value <= high:
-            raise StopIteration
-        return value
-
     try:
-        return walk(parameters, choose)
-    except (KeyError, StopIteration, TypeError):
+        return point_in(parameters, params)
+    except (KeyError, ValueError):
         return None
 
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, final
 
+from study.disk_space import free_bytes
 from study.errors import EnvironmentFault
 
 PACKAGES = ("nodekd", "torch", "torchvision", "torchdiffeq", "optuna", "ray", "numpy")
@@ -151,7 +152,7 @@ def _gpu_names() -> tuple[str, ...]:
 
 def _free_gb(folder: Path) -> float:
     try:
-        return shutil.disk_usage(folder).free / 1e9
+        return free_bytes(folder) / 1e9
     except OSError:
         return 0.0
 

@@ -30,7 +30,7 @@ from study.engine.leftovers import clean_up, mark_session
 from study.engine.nodes import Needs
 from study.engine.ray_cluster import RayMeter, check_nodes, connect
 from study.engine.ray_surroundings import ENVIRONMENT, kept_handlers, quiet_loggers
-from study.engine.signals import GRACE_S, Signals, Stopped, watched_signals
+from study.engine.signals import GRACE_S, Signals, Stopped, leave, watched_signals
 from study.errors import EnvironmentFault
 
 START_PATIENCE_S = 60.0
@@ -320,21 +320,21 @@ class RayTuneEngine:
             execute: Does one in a worker and commits its outcome; importable there.
 
         Raises:
-            Interrupted: After SIGINT or SIGTERM; the workers and a private Ray are stopped.
+            Interrupted: After SIGINT or SIGTERM; the workers and a private Ray are stopped. A second one ends this
+                process at once: Ray ends the workers of a driver that is gone, and the next start clears up the rest.
             Exception: Whatever the source raised; the workers and a private Ray are stopped.
         """
         if not self._started:
             self.start()
         dispatch = Dispatch(source, self.slots)
-        with watched_signals(dispatch.pause) as signals:
+        with watched_signals(dispatch.pause, leave) as signals:
             try:
                 with quiet_loggers(), kept_handlers(), _lasting_workers(self.slots):
                     self._fit(dispatch, signals, execute)
-            except Stopped:
+            except BaseException as fault:
                 self.stop()
-            except BaseException:
-                self.stop()
-                raise
+                if not (isinstance(fault, Stopped) or signals.has_raised):
+                    raise
             if signals.received is not None:
                 self.stop()
                 raise signals.interruption(dispatch.settled)

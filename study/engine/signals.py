@@ -3,10 +3,11 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import final
+from typing import NoReturn, final
 
 from study.errors import Interrupted
 
@@ -29,15 +30,17 @@ class Signals:
         is_impatient: Whether a second one came.
     """
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
+    def __init__(self, on_first: Callable[[], None], on_second: Callable[[signal.Signals], None] | None = None) -> None:
         """Watch.
 
         Args:
             on_first: Called with the first signal, in the main thread.
+            on_second: Called with a second one, which raises where there is nothing to call.
         """
         self.received: signal.Signals | None = None
         self.is_impatient = False
         self._on_first = on_first
+        self._on_second = on_second
         self._grace_s: float | None = None
         self._alarm: threading.Timer | None = None
         self._is_over = False
@@ -48,11 +51,18 @@ class Signals:
             raise Stopped
         if self.received is not None:
             self.is_impatient = True
+            if self._on_second is not None:
+                self._on_second(signal.Signals(number))
             raise Stopped
         self.received = signal.Signals(number)
         self._on_first()
         if self._grace_s is not None:
             self._interrupt(self._grace_s)
+
+    @property
+    def has_raised(self) -> bool:
+        """Whether `Stopped` was raised amid the work; compiled code may pass it on as an error of its own."""
+        return self.is_impatient or self._is_over
 
     @contextlib.contextmanager
     def raised(self, grace_s: float = 0.0) -> Iterator[None]:
@@ -98,14 +108,25 @@ class Signals:
         )
 
 
+def leave(number: signal.Signals) -> NoReturn:
+    """End the process where it stands, as a kill could: an exception would have to find its way through compiled code,
+    and whatever is being tidied up takes longer than somebody who asked twice will wait.
+    """
+    text = f"{number.name} came twice: stopped at once; the same command continues the study.\n"
+    os.write(sys.stderr.fileno(), text.encode())
+    os._exit(128 + number)
+
+
 def _ignore() -> None:
     pass
 
 
 @contextlib.contextmanager
-def watched_signals(on_first: Callable[[], None] = _ignore) -> Iterator[Signals]:
+def watched_signals(
+    on_first: Callable[[], None] = _ignore, on_second: Callable[[signal.Signals], None] | None = None
+) -> Iterator[Signals]:
     """Take over SIGINT and SIGTERM for the block and give them back; does nothing outside the main thread."""
-    signals = Signals(on_first)
+    signals = Signals(on_first, on_second)
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return

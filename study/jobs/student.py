@@ -34,11 +34,10 @@ def run_student(work: Work) -> Result:
     settings, search = work.payload["settings"], work.payload.get("search")
     dataset = work.dataset("train", "val_search")
     chain, limits = Chain(work, settings, dataset), work.payload.get("constraints") or {}
-    described = _description(chain.student, settings)
-    if against := broken(limits, described):
-        return failed("infeasible", described | {"infeasible": against})
+    if against := broken(limits, {"parameter_count": parameter_count(chain.student)}):
+        return failed("infeasible", _description(chain.student, settings) | {"infeasible": against})
     status = chain.train()
-    metrics = described | chain.metrics() | {"damping": damping_values(chain.student)}
+    metrics = _description(chain.student, settings) | chain.metrics()
     if status in REASONS:
         return failed(REASONS[status], metrics)
     if against := broken(limits, metrics):

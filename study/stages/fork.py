@@ -8,23 +8,19 @@ a fork that a kill tore.
 """
 
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from study.durable import read_json
+from study.durable import link_or_copy, read_json
 from study.epsilons import freeze
 from study.errors import EnvironmentFault, ResumeConflict
 from study.ledger import Ledger
 from study.number_ranges import NumberSet, numbers_in
-from study.points import Parameter as Searched
-from study.points import walk
+from study.points import Parameter, Point, point_in
 from study.space.measure_sections import AUTO
-from study.space.parameters import Parameter
 from study.space.schema import HOME
 from study.stages.batch import is_crash
 from study.stages.context import Context
@@ -189,7 +185,7 @@ def _stops_otherwise(context: Context, study: Mapping[str, Any]) -> bool:
     return (study.get("space") or {}).get("early_stopping") != context.space.document()["early_stopping"]
 
 
-def point_of(parameters: Sequence[Parameter], config: Mapping[str, Any]) -> dict[str, Any]:
+def point_of(parameters: Sequence[Parameter], config: Mapping[str, Any]) -> Point:
     """Return an old trial's point in a new space: what is sampled now may have been fixed then, and the reverse.
 
     Args:
@@ -200,17 +196,7 @@ def point_of(parameters: Sequence[Parameter], config: Mapping[str, Any]) -> dict
         KeyError: Naming a parameter that the trial had no value for.
         ValueError: If a value lies outside the new range.
     """
-    values, known = {**_flat(config["settings"]), **config["params"]}, {each.name: each for each in parameters}
-
-    def value(parameter: Searched) -> Any:
-        name = parameter.name
-        if name not in values:
-            raise KeyError(f"having no {name}")
-        if not known[name].contains(values[name]):
-            raise ValueError(f"{name}")
-        return values[name]
-
-    return walk(parameters, value)
+    return point_in(parameters, {**_flat(config["settings"]), **config["params"]})
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,15 +264,4 @@ def _take_files(source: Path, target: Path) -> None:
         entries = sorted(scan, key=lambda entry: entry.name)
     for entry in entries:
         if entry.is_file(follow_symlinks=False) and entry.name not in _NOT_TAKEN and not entry.name.endswith(".tmp"):
-            _take_file(Path(entry.path), target / entry.name)
-
-
-def _take_file(source: Path, target: Path) -> None:
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        if source.suffix not in (".pt", ".npz"):
-            raise OSError
-        os.link(source, beside, follow_symlinks=False)
-    except OSError:
-        shutil.copyfile(source, beside, follow_symlinks=False)
-    beside.replace(target)
+            link_or_copy(Path(entry.path), target / entry.name, by_link=entry.name.endswith((".pt", ".npz")))

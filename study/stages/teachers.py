@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nodekd.streams import seed_of
+from study.durable import link_or_copy
 from study.errors import EnvironmentFault
 from study.fingerprint import fingerprint
 from study.points import Parameter, walk
@@ -243,7 +243,7 @@ def take_from_cache(context: Context, key: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted((path.name for path in cached.iterdir() if path.is_file()), key=lambda name: name == "outcome.json")
     for name in names:
-        _link_or_copy(cached / name, folder / name)
+        link_or_copy((cached / name).resolve(), folder / name)
 
 
 def give_to_cache(context: Context, key: str) -> None:
@@ -256,16 +256,7 @@ def give_to_cache(context: Context, key: str) -> None:
         beside.mkdir(parents=True)
         for path in folder.iterdir():
             if path.is_file():
-                _link_or_copy(path, beside / path.name)
+                link_or_copy(path.resolve(), beside / path.name)
         beside.rename(cached)
     except OSError:  # somebody was first, or the folder beside the study cannot be written: the study has its own copy
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_study import KD, StoppingEngine, brief_attacks, order
+from test_study import KD, brief_attacks, order
 
 from nodekd.attacks.catalog import EPSILONS
 from nodekd.attacks.spec import APGD_CE
@@ -19,6 +19,7 @@ from study.jobs import pilot
 from study.launch import main
 from study.ledger import Ledger
 from study.results import load
+from tests.stopping_engine import StoppingEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

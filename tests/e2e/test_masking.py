@@ -11,7 +11,7 @@ from nodekd.attacks.spec import APGD_CE, FGSM
 from nodekd.search_proxy import ATTACKS, PGD_10_FINER
 from study import driver
 from study.engine.inline import InlineEngine
-from study.jobs import student
+from study.jobs import proxy
 from study.jobs.attack import ATTACK_SETS
 from study.ledger import Ledger
 from study.order import Order
@@ -96,9 +96,9 @@ def own_gradient_alone(network, images, labels, threat, pool, *, seed, source=No
 
 def test_without_its_protection_the_search_would_have_chosen_it(monkeypatch):
     """The same search with neither verdicts nor a finer solver: masking pays, and the front holds it."""
-    real = student.verdicts
-    monkeypatch.setattr(student, "verdicts", lambda measured: {**real(measured), "infeasible": []})
-    monkeypatch.setattr(student, "proxy_survival", own_gradient_alone)
+    real = proxy.verdicts
+    monkeypatch.setattr(proxy, "verdicts", lambda measured: {**real(measured), "infeasible": []})
+    monkeypatch.setattr(proxy, "proxy_survival", own_gradient_alone)
     results, trials = search("s/masking", part="search")
     measured = results.trials.set_index("trial")
     best = {name: measured.loc[sorted(numbers), "adversarial_accuracy"].max() for name, numbers in trials.items()}

@@ -21,6 +21,7 @@ from study.results import load
 from study.space.reader import read_space
 from study.stages.models import Model
 from study.stages.robustness import LARGEST_POOL, pool_of
+from tests.stopping_engine import StoppingEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -126,30 +127,6 @@ def test_every_network_is_shown_the_images_of_all_others_and_the_record_holds_th
     assert len(hashes) == 1, "one per shard"
 
 
-class Dying:
-    """Runs jobs inline; at the chosen one the worker dies in the middle, and then the driver."""
-
-    token_command = None
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def start(self):
-        return None
-
-    def stop(self):
-        pass
-
-    def run(self, source, execute):
-        while not source.finished and (job := source.next()) is not None:
-            if job.key.startswith(("robustness", "controls/checks")):
-                self.after -= 1
-                if self.after < 0:
-                    raise Interrupted("killed")
-            execute(job)
-            source.settled(job, None)
-
-
 def found(folder: Path) -> dict[str, tuple[bytes, ...]]:
     """Return every array that the stage stored, byte for byte."""
     arrays: dict[str, tuple[bytes, ...]] = {}
@@ -165,7 +142,7 @@ def test_a_resumed_stage_equals_an_uninterrupted_one_bit_for_bit(tmp_path, monke
     assert launch("whole/s", **brief) == 0
     for after in (1, 3, 4, 6):
         with pytest.raises(Interrupted):
-            launch("parts/s", Dying(after), **brief)
+            launch("parts/s", StoppingEngine(after, "robustness", "controls/checks"), **brief)
     assert launch("parts/s", **brief) == 0
     whole, parts = found(Path("whole/s")), found(Path("parts/s"))
     assert len(whole) > 8

@@ -24,6 +24,7 @@ from study.ledger import Ledger
 from study.order import Order
 from study.results import load
 from study.space.reader import read_space
+from tests.stopping_engine import StoppingEngine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -61,29 +62,6 @@ def order(folder, *overrides, **changes):
     }
     teacher = [] if any("checkpoint" in override for override in overrides) else [BRIEF_TEACHER]
     return Order(space=read_space(KD, [*SMALL, *teacher, *overrides]), **given)
-
-
-class StoppingEngine:
-    """Runs jobs inline until so many are done, then is interrupted like by Ctrl-C."""
-
-    token_command = None
-
-    def __init__(self, after):
-        self.after = after
-
-    def start(self):
-        return None
-
-    def stop(self):
-        pass
-
-    def run(self, source, execute):
-        while not source.finished and (job := source.next()) is not None:
-            if self.after == 0:
-                raise Interrupted("stopped")
-            self.after -= 1
-            execute(job)
-            source.settled(job, None)
 
 
 def bits(folder):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from study.checks.diagnostics import Diagnosis, SolverMatrix, compared
+from nodekd.checks.diagnosis import OWN
+from study.checks.diagnostics import WHITE_BOX, Diagnosis, SolverMatrix, compared
 from study.checks.rules import RULES
 from study.checks.verdicts import Judged, Measured, judge, share, trust
 
@@ -132,3 +133,7 @@ def test_the_solver_matrix_compares_each_column_with_its_own_attack() -> None:
 def test_every_rule_has_a_limit() -> None:
     assert all(rule.warn is not None or rule.fail is not None for rule in RULES.values())
     assert isinstance(judge([Measured("G4", 0.0)], {})[0], Judged)
+
+
+def test_both_sides_mean_the_same_attacks_by_the_networks_own_gradient() -> None:
+    assert set(WHITE_BOX) == {attack.name for attack in OWN}

@@ -108,7 +108,7 @@ def test_what_may_change_goes_on(kept: Ledger, override: str, trained: int) -> N
 
 
 CHANGES = [
-    ("train.epochs=3", "train.epochs was 60 and is now 3"),
+    ("train.epochs=3", "train.epochs was 40 and is now 3"),
     ("space.temperature.float=[1, 30]", "space.temperature.high was 20.0 and is now 30.0"),
     ("sampler.name=random", 'sampler.name was "tpe" and is now "random"'),
     ("early_stopping.name=mo-asha", 'early_stopping.name was "none" and is now "mo-asha"'),

@@ -17,7 +17,7 @@ from nodekd.distill.teacher_signal import LiveTeacher
 from nodekd.models.resnet import build_teacher
 from nodekd.models.student import StudentConfig, build_student
 from nodekd.ode.integrator import Integrator
-from nodekd.savepoint import Paused, Savepoint
+from nodekd.savepoint import Paused, Savepoint, write_archive
 from nodekd.train import AdversarialTraining, TrainConfig, TrainingStatus, train
 
 IMAGES, BATCH, EPOCHS = 60, 16, 3
@@ -165,10 +165,12 @@ def test_a_kill_costs_no_more_than_the_interval(split, tmp_path, monkeypatch):
     monkeypatch.setattr("nodekd.savepoint.time.monotonic", lambda: float(next(ticks)))
     kept = []
     savepoint = Savepoint(tmp_path / "s.pt", "r", interval_s=3.0)
-    write = savepoint._write
-    monkeypatch.setattr(
-        savepoint, "_write", lambda document: (kept.append(document["state"]["updates"]), write(document))
-    )
+
+    def write(document, path):
+        kept.append(document["state"]["updates"])
+        write_archive(document, path)
+
+    monkeypatch.setattr("nodekd.savepoint.write_archive", write)
     train(
         student(),
         split,

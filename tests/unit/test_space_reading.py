@@ -258,7 +258,7 @@ def test_what_may_change_on_resume(override: str) -> None:
     ("override", "sentence"),
     [
         ("space.temperature.float=[1, 30]", "space.temperature.high was 20.0 and is now 30.0"),
-        ("train.epochs=3", "train.epochs was 60 and is now 3"),
+        ("train.epochs=3", "train.epochs was 40 and is now 3"),
         ("study.seed=1", "study.seed was 0 and is now 1"),
         ("sampler.name=random", 'sampler.name was "tpe" and is now "random"'),
         ("anchors.0.alpha=0.5", "anchors.0.alpha was 0.9 and is now 0.5"),
