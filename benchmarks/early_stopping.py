@@ -1,7 +1,7 @@
 """What early stopping saves: student epochs until a search has 98 % of the hypervolume that it reaches unstopped.
 
     python -m study.launch search_spaces/kd.yaml --stage search --output results/curves sampler.name=random
-        budget.trials=64 early_stopping.name=mo-asha early_stopping.spared=1 early_stopping.rungs=[2,7,20]
+        budget.trials=64 early_stopping.name=mo-asha early_stopping.spared=1 early_stopping.rungs=[4,13]
     .venv/bin/python benchmarks/early_stopping.py results/curves [--output benchmarks/early_stopping_<yyyymm>.json]
 
 The first command (one line) records: every condemned trial is spared, so each has its values at all rungs and at its
@@ -203,7 +203,8 @@ def compare(world: World, space: Space, trials: int, seeds: int) -> list[dict[st
         base = rows[0]["epochs"] if rows else spent
         ratios = [b / e for b, e in zip(base, spent, strict=True) if b and e]
         rows.append(
-            {"arm": name, "epochs": spent, "reached": len(reached), "times_fewer": statistics.median(ratios)}
+            {"arm": name, "epochs": spent, "reached": len(reached)}
+            | {"times_fewer": statistics.median(ratios) if ratios else None}
             | {"median": statistics.median(reached) if reached else None}
         )
         print(rows[-1], flush=True)

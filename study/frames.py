@@ -56,5 +56,5 @@ def _all_whole(column: pd.Series) -> bool:
     return (
         pd.api.types.is_numeric_dtype(values)
         and not pd.api.types.is_bool_dtype(values)
-        and bool((values % 1 == 0).all())
+        and bool(((values % 1 == 0) & (values.abs() <= 2**53)).all())
     )

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
 
+from study.documents import read_document
 from study.durable import append_line, link_json_once, plain, read_json, read_lines, replace_json
 from study.errors import EnvironmentFault, ResumeConflict, StudyError
 from study.lease import Attempt, begin_attempt, current_driver, driver_lock, is_fresh, utc_now
@@ -61,7 +62,7 @@ class Ledger:
         Raises:
             EnvironmentFault: If it is damaged, or a symbolic link on the way would lead out of the study.
         """
-        return read_json(self._inside(name))
+        return read_document(self._inside(name))
 
     def _inside(self, name: str) -> Path:
         path = self.root
@@ -94,7 +95,7 @@ class Ledger:
 
     def config(self, key: str) -> dict[str, Any] | None:
         """Return the job's config, or None where it has none."""
-        return read_json(self.folder(key) / "config.json")
+        return read_document(self.folder(key) / "config.json")
 
     def begin(self, key: str) -> Attempt:
         """Start an attempt at the job; use it as a context manager, so that others see it is alive."""
@@ -125,7 +126,7 @@ class Ledger:
 
     def outcome(self, key: str) -> dict[str, Any] | None:
         """Return the job's one outcome, or None while it has none."""
-        return read_json(self.folder(key) / "outcome.json")
+        return read_document(self.folder(key) / "outcome.json")
 
     def attempts(self, key: str) -> int:
         """Return how often the job was begun."""

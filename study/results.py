@@ -20,7 +20,8 @@ from study.checks.verdicts import Trust
 from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, METRICS, RATES, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
 from study.controls import Controls, read_controls
 from study.cube import Slice, read_cube
-from study.durable import read_json, read_lines
+from study.documents import read_document
+from study.durable import read_lines
 from study.errors import EnvironmentFault
 from study.feasibility import objections
 from study.frames import frame_of, rows_of, storable
@@ -218,7 +219,7 @@ def write_snapshots(path: Path | str, results: Results | None = None) -> list[Pa
 
 
 def _identity(folder: Path) -> dict[str, Any]:
-    study = read_json(folder / "study.json")
+    study = read_document(folder / "study.json")
     if study is not None:
         return study
     inside = sorted(p.parent.name for p in folder.glob("*/study.json")) if folder.is_dir() else []
@@ -375,6 +376,7 @@ def _teachers(ledger: Ledger, problems: list[str]) -> pd.DataFrame:
     outcomes = [pair for pair in outcomes_under(ledger, "teachers", problems) if pair[1].get("state") == "COMPLETE"]
     rows = [{**(o.get("metrics") or {}), "teacher": key.split("/")[1]} for key, o in outcomes]
     for row in rows:
+        row |= {"arch": row.get("arch"), "accuracy": row.get("accuracy"), "n": row.get("n")}
         row["entropy"] = json.dumps(row.get("entropy") or {})
     return pd.DataFrame(rows, columns=None if rows else ["teacher", "arch", "accuracy", "entropy"])
 

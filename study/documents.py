@@ -1,0 +1,134 @@
+"""What the JSON documents of a study must be like, as far as somebody counts on it.
+
+A folder of results may come from somebody else, or from a disk that lies. What is not named here may be anything;
+what is named and of another kind is told with its place, so that nobody stumbles over it later.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictStr, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
+
+from study.durable import read_json
+from study.errors import EnvironmentFault
+
+Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
+"""Finite, and small enough to be written in percent."""
+Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
+"""Small enough for a table's column."""
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Mapped = dict[StrictStr, Any]
+
+
+class Robust(TypedDict, total=False):
+    """Accuracy under attack at one epsilon."""
+
+    epsilon: Number
+    robust_accuracy: Number | None
+    survivors: Whole | None
+    n: Whole | None
+
+
+class Metrics(TypedDict, total=False):
+    """Of an outcome; which are there is the job's business."""
+
+    arch: StrictStr | None
+    model: StrictStr
+    kind: StrictStr
+    part: StrictStr
+    trial: Whole | None
+    accuracy: Number | None
+    nfe: Number | None
+    n: Whole | Mapped | None
+    n_adversarial: Whole | None
+    parameter_count: Whole | None
+    steps: Whole | None
+    evaluations: Whole | None
+    solve_failures: Whole | None
+    shards: Whole | None
+    epsilons: list[Number]
+    robust: list[Robust]
+    attacks: list[Mapped]
+    pool: Mapped
+    proxy: Mapped
+
+
+class Outcome(TypedDict, total=False):
+    """`outcome.json` of a job."""
+
+    state: Literal["COMPLETE", "PRUNED", "FAIL"]
+    reason: StrictStr | None
+    values: dict[StrictStr, Number | None] | None
+    metrics: Metrics | None
+    seconds: Number | None
+
+
+class Config(TypedDict, total=False):
+    """`config.json` of a job."""
+
+    kind: StrictStr
+    number: Whole
+    seed: Seed | None
+    params: Mapped
+    settings: Mapped
+    seen: list[Any]
+    teachers: list[StrictStr]
+
+
+class Identity(TypedDict, total=False):
+    """`study.json`."""
+
+    id: StrictStr
+    name: StrictStr
+    split_hash: StrictStr
+    epsilon: Number | None
+    reference_point: tuple[Number, Number]
+    space: Mapped
+    teachers: list[Any]
+
+
+class Selection(TypedDict, total=False):
+    """`front/selection.json`."""
+
+    front: list[Whole]
+    attacked: list[Whole]
+
+
+class Specification(TypedDict, total=False):
+    """`robustness/specification.json`."""
+
+    models: dict[StrictStr, StrictStr]
+    parts: dict[StrictStr, Whole]
+
+
+_KINDS = {
+    "outcome.json": TypeAdapter(Outcome),
+    "config.json": TypeAdapter(Config),
+    "study.json": TypeAdapter(Identity),
+    "selection.json": TypeAdapter(Selection),
+    "specification.json": TypeAdapter(Specification),
+}
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """Read a JSON document that is like the others of its name; those of names not known here may be anything.
+
+    Returns:
+        The document as it is, or None where there is no such file.
+
+    Raises:
+        EnvironmentFault: If the file is damaged, naming the first key whose value is of another kind.
+    """
+    document, kind = read_json(path), _KINDS.get(path.name)
+    if document is None or kind is None:
+        return document
+    try:
+        kind.validate_python(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise EnvironmentFault(
+            f"{path} is damaged: {place!a} holds something of another kind ({first['msg']}). Restore it or delete it."
+        ) from error
+    return document
