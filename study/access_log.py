@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from study.durable import plain, read_json, read_lines, sync_folder
+from study.documents import read_document
+from study.durable import plain, read_lines, sync_folder
 from study.errors import EnvironmentFault
 from study.fingerprint import fingerprint
 from study.lease import utc_now
@@ -157,6 +158,6 @@ def _beside(own: Path) -> list[Path]:
 
 def _study(folder: Path) -> tuple[Mapping[str, Any], Iterable[Mapping[str, Any]]]:
     try:
-        return read_json(folder / "study.json") or {}, read_lines(folder / "events.jsonl")
+        return read_document(folder / "study.json") or {}, read_lines(folder / "events.jsonl")
     except EnvironmentFault:
         return {}, ()

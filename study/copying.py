@@ -16,7 +16,7 @@ from typing import Any, TypeVar, final
 
 from pyarrow import ArrowException, fs
 
-from study.durable import read_json
+from study.documents import read_document
 from study.errors import EnvironmentFault
 
 IDENTITY = "study.json"
@@ -155,7 +155,7 @@ def copy_study(folder: Path, target: Target) -> Copied:
     Raises:
         EnvironmentFault: If the target fails on the way; the copy has no `study.json` then and can be continued.
     """
-    study = read_json(folder / IDENTITY) or {}
+    study = read_document(folder / IDENTITY) or {}
     check_same(target, study.get("id"))
     try:
         return _copied(folder, target)

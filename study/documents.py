@@ -76,6 +76,15 @@ class Config(TypedDict, total=False):
     teachers: list[StrictStr]
 
 
+class Forked(TypedDict):
+    """What a study took over from another one."""
+
+    study: StrictStr
+    name: StrictStr
+    trials: list[Whole]
+    left_out: Mapped
+
+
 class Identity(TypedDict, total=False):
     """`study.json`."""
 
@@ -85,10 +94,12 @@ class Identity(TypedDict, total=False):
     epsilon: Number | None
     reference_point: tuple[Number, Number]
     space: Mapped
-    teachers: list[Any]
+    teachers: list[StrictStr]
+    generation: Whole | None
+    forked_from: Forked
 
 
-class Selection(TypedDict, total=False):
+class Selection(TypedDict):
     """`front/selection.json`."""
 
     front: list[Whole]
@@ -102,12 +113,25 @@ class Specification(TypedDict, total=False):
     parts: dict[StrictStr, Whole]
 
 
+class WarmPoint(TypedDict):
+    """A trial of another study."""
+
+    params: Mapped
+
+
+class WarmStart(TypedDict):
+    """`warm_start.json`."""
+
+    points: list[WarmPoint]
+
+
 _KINDS = {
     "outcome.json": TypeAdapter(Outcome),
     "config.json": TypeAdapter(Config),
     "study.json": TypeAdapter(Identity),
     "selection.json": TypeAdapter(Selection),
     "specification.json": TypeAdapter(Specification),
+    "warm_start.json": TypeAdapter(WarmStart),
 }
 
 
@@ -118,7 +142,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
         The document as it is, or None where there is no such file.
 
     Raises:
-        EnvironmentFault: If the file is damaged, naming the first key whose value is of another kind.
+        EnvironmentFault: If the file is damaged, naming the first key that is missing or is of another kind.
     """
     document, kind = read_json(path), _KINDS.get(path.name)
     if document is None or kind is None:
@@ -129,6 +153,6 @@ def read_document(path: Path) -> dict[str, Any] | None:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise EnvironmentFault(
-            f"{path} is damaged: {place!a} holds something of another kind ({first['msg']}). Restore it or delete it."
+            f"{path} is damaged at {place!a}: {first['msg']}. Restore it or delete it."
         ) from error
     return document

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, final
 
 from nodekd.attacks.catalog import EPSILONS, Epsilons
-from study.durable import read_json, replace_json
+from study.documents import read_document
+from study.durable import replace_json
 from study.errors import StudyError
 from study.space.measure_sections import AUTO
 from study.space.settings import Space
@@ -67,7 +68,7 @@ def settled(root: Path, norm: str) -> float | None:
     Raises:
         StudyError: If the file was changed into something else.
     """
-    entry = (read_json(root / FROZEN) or {}).get(norm)
+    entry = (read_document(root / FROZEN) or {}).get(norm)
     if entry is None:
         return None
     try:
@@ -84,14 +85,14 @@ def settled(root: Path, norm: str) -> float | None:
 
 def freeze(root: Path, norm: str, epsilon: float, record: Mapping[str, Any]) -> None:
     """Keep what a pilot settled, for good: a norm that is settled already is left as it is."""
-    stored = read_json(root / FROZEN) or {"schema": 1}
+    stored = read_document(root / FROZEN) or {"schema": 1}
     if norm not in stored:
         replace_json(root / FROZEN, {**stored, norm: {"epsilon": epsilon, **record}})
 
 
 def tell_readers(space: Space, root: Path) -> None:
     """Write the settled headline into `study.json`, where results and report look for it."""
-    study = read_json(root / "study.json")
+    study = read_document(root / "study.json")
     if study is not None:
         replace_json(root / "study.json", {**study, "epsilon": headline(space, root)})
 

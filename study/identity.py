@@ -10,7 +10,8 @@ from typing import Any
 
 from nodekd.attacks.catalog import EPSILONS
 from study.access_log import prepare_log
-from study.durable import read_json, replace_json
+from study.documents import read_document
+from study.durable import replace_json
 from study.epsilons import headline
 from study.errors import EnvironmentFault, ResumeConflict
 from study.lease import utc_now
@@ -32,7 +33,7 @@ def study_folder(order: Order) -> Path:
     if order.resume == "never":
         return _free_name(order.folder)
     folder = order.folder if order.fork is None else _folder_of_fork(order, order.fork)
-    stored = read_json(folder / "study.json")
+    stored = read_document(folder / "study.json")
     if stored is None:
         if order.resume == "must":
             raise ResumeConflict(
@@ -94,7 +95,7 @@ def _folder_of_fork(order: Order, source: Path) -> Path:
 
 
 def _is_begun_fork(order: Order, folder: Path, theirs: Mapping[str, Any]) -> bool:
-    stored = read_json(folder / "study.json") or {}
+    stored = read_document(folder / "study.json") or {}
     if not stored.get(RECORD) or stored[RECORD].get("study") != theirs.get("id"):
         return False
     return stored.get("generation") == order.generation and stored.get("identity") == order.space.identity()
@@ -123,7 +124,7 @@ def _check_fork(order: Order, folder: Path, stored: Mapping[str, Any]) -> None:
 
 def study_id(folder: Path) -> str | None:
     """Return what tells the study in a folder from all others; None where none has been begun."""
-    return (read_json(folder / "study.json") or {}).get("id")
+    return (read_document(folder / "study.json") or {}).get("id")
 
 
 def _generations(size: int | None) -> str:
@@ -146,7 +147,7 @@ def write_identity(
     """Write `study.json` and the byte copy `space.yaml`; a resumed study keeps its creation and records the launch."""
     space = order.space
     prepare_log(ledger.root.resolve().parent)
-    stored = read_json(ledger.root / "study.json") or {}
+    stored = read_document(ledger.root / "study.json") or {}
     replace_json(
         ledger.root / "study.json",
         {
@@ -185,11 +186,11 @@ def check_same_data(ledger: Ledger, facts: Facts) -> None:
     Raises:
         ResumeConflict: If the split hash differs.
     """
-    stored = read_json(ledger.root / "study.json")
-    if stored is not None and stored["split_hash"] != facts.split_hash:
+    stored = read_document(ledger.root / "study.json")
+    if stored is not None and stored.get("split_hash") != facts.split_hash:
         raise ResumeConflict(
-            f"{ledger.root} was begun on other images: its split hash is {stored['split_hash'][:12]}, but the data now "
-            f"gives {facts.split_hash[:12]}. Restore the data or begin a new study with --resume never."
+            f"{ledger.root} was begun on other images: its split hash is {str(stored.get('split_hash'))[:12]}, but the "
+            f"data now gives {facts.split_hash[:12]}. Restore the data or begin a new study with --resume never."
         )
 
 
@@ -199,7 +200,7 @@ def check_same_teachers(ledger: Ledger, teachers: Sequence[str]) -> None:
     Raises:
         ResumeConflict: If a checkpoint's content or PyTorch's version changed since.
     """
-    stored = (read_json(ledger.root / "study.json") or {}).get("teachers")
+    stored = (read_document(ledger.root / "study.json") or {}).get("teachers")
     if stored is not None and stored != list(teachers):
         raise ResumeConflict(
             f"{ledger.root} was begun with the teachers {', '.join(stored)}, but they would now be "

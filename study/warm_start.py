@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.durable import read_json, replace_json
+from study.documents import read_document
+from study.durable import replace_json
 from study.errors import EnvironmentFault, ResumeConflict
 from study.feasibility import objections
 from study.fronts import layers
@@ -36,7 +37,7 @@ def settle_warm_start(ledger: Ledger, space: Space, split_hash: str) -> None:
     if wanted.study is None or (ledger.root / FILE).exists():
         return
     folder = Path(wanted.study).expanduser()
-    old = read_json(folder / "study.json")
+    old = read_document(folder / "study.json")
     if old is None:
         raise EnvironmentFault(
             f"warm_start.study must name a study's folder, but {folder} holds none. Correct the path."
@@ -61,7 +62,7 @@ def settle_warm_start(ledger: Ledger, space: Space, split_hash: str) -> None:
 
 def warm_points(ledger: Ledger) -> list[Point]:
     """Return the points that were chosen, best first; none without a warm start."""
-    return [each["params"] for each in (read_json(ledger.root / FILE) or {"points": []})["points"]]
+    return [each["params"] for each in (read_document(ledger.root / FILE) or {"points": []})["points"]]
 
 
 def fitted(parameters: Sequence[Parameter], params: Mapping[str, Any]) -> Point | None:

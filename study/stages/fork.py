@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from study.durable import link_or_copy, read_json
+from study.documents import read_document
+from study.durable import link_or_copy
 from study.epsilons import freeze
 from study.errors import EnvironmentFault, ResumeConflict
 from study.ledger import Ledger
@@ -85,7 +86,7 @@ def source_study(source: Path) -> dict[str, Any]:
     Raises:
         EnvironmentFault: If the folder holds no study.
     """
-    study = read_json(source / "study.json")
+    study = read_document(source / "study.json")
     if study is None:
         raise EnvironmentFault(f"--fork takes a study's folder, but {source} holds no study.json. Correct the folder.")
     return study

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from study.durable import read_json, replace_json
+from study.documents import read_document
+from study.durable import replace_json
 from study.errors import StudyFailed
 from study.feasibility import objections
 from study.fronts import near_front, next_after_front, non_dominated
@@ -159,7 +160,7 @@ def completed(context: Context, searched: Searched = STUDENTS) -> list[str]:
 
 def selected(context: Context, searched: Searched = STUDENTS) -> list[int]:
     """Return the numbers of the networks of a search that are attacked on test."""
-    selection = read_json(context.ledger.root / searched.selection)
+    selection = read_document(context.ledger.root / searched.selection)
     assert selection is not None, "the front stage wrote its selection"
     return list(selection["attacked"])
 

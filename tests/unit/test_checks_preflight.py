@@ -124,6 +124,32 @@ class WrongBackward(torch.autograd.Function):
         return gradient.flip(-1) + 0.5 * gradient
 
 
+class WrongHere(torch.autograd.Function):
+    """Passes the gradient of all images but the first few, which it turns around."""
+
+    @staticmethod
+    def forward(ctx, x, wrong):
+        ctx.wrong = wrong
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        turned = gradient.clone()
+        turned[: ctx.wrong] *= -1
+        return turned, None
+
+
+def test_two_images_never_decide_on_the_gradient_but_more_do() -> None:
+    def correlation(wrong: int, images: int = 40) -> float:
+        liar = Around(before=lambda x: WrongHere.apply(x, wrong))
+        return differences(liar, IMAGES[:images], LABELS[:images], 0).correlation
+
+    assert correlation(2) > 0.999
+    assert correlation(8) < 0.9
+    assert correlation(1, images=3) > 0.999
+    assert math.isnan(correlation(0, images=2)), "nobody is left"
+
+
 def test_differences_confirm_an_honest_gradient_and_expose_a_wrong_one() -> None:
     honest = differences(HEALTHY, IMAGES, LABELS, 0)
     assert honest.correlation > 0.999

@@ -76,7 +76,10 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": 1e308}}, "metrics.n"),
         ("config.json", {"params": "x"}, "params"),
         ("study.json", {"reference_point": [0.1]}, "reference_point"),
-        ("selection.json", {"front": [["x"]]}, "front.0"),
+        ("study.json", {"forked_from": {"study": "x", "name": "y", "left_out": {}}}, "forked_from.trials"),
+        ("selection.json", {"front": [["x"]], "attacked": []}, "front.0"),
+        ("selection.json", {"front": []}, "attacked"),
+        ("warm_start.json", {"points": [{"params": 1}]}, "points.0.params"),
         ("specification.json", {"models": {"student-000001": []}}, "models.student-000001"),
     ],
 )
