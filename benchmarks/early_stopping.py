@@ -2,17 +2,17 @@
 
     python -m study.launch search_spaces/kd.yaml --stage search --output results/curves sampler.name=random
         budget.trials=64 early_stopping.name=mo-asha early_stopping.spared=1 early_stopping.rungs=[4,13]
-    .venv/bin/python benchmarks/early_stopping.py results/curves [--output benchmarks/early_stopping_<yyyymm>.json]
+    .venv/bin/python benchmarks/early_stopping.py results/curves ... [--output benchmarks/early_stopping_<yyyymm>.json]
 
 The first command (one line) records: every condemned trial is spared, so each has its values at all rungs and at its
-end. The second replays: a forest of regression trees, fitted to the recorded trials, says for any point what it is
-worth at each rung and at the end, and a recorded trial's residuals, drawn by the point, are added to both, so that rung
-and end err together. On this made-up but realistic objective every sampler searches with every rule of stopping.
-Hypervolume is measured without noise: of the points that ended, by what the forest says of them.
+end. The second replays, and takes any number of recordings: a search is one trial after the other, each suggestion is
+answered by the recorded trial that is nearest to it and not yet used, until all are used. Nothing is made up, so a rule
+that stops a member of the front never reaches the target, which is counted.
 """
 
 import argparse
 import json
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,26 +23,38 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestRegressor
 
 from nodekd.streams import seed_of
+from study.documents import read_document
 from study.fronts import hypervolume
 from study.ledger import Ledger
 from study.points import Parameter, walk
 from study.provenance import provenance
-from study.rungs import Finished, Rule, RuleName, distrust, is_spared, judge, values_of
+from study.rungs import (
+    LEAST_TAU,
+    OBJECTIVES,
+    Finished,
+    Rule,
+    Values,
+    correlation,
+    distrust,
+    is_spared,
+    judge,
+    values_of,
+)
 from study.samplers import distribution_of
 from study.sampling import StudyView
 from study.space.reader import read_space
 from study.space.settings import Space
 
-KD = Path(__file__).resolve().parents[1] / "search_spaces" / "kd.yaml"
 SHARE = 0.98
 """Of the unstopped search's hypervolume."""
 GOAL = 2.0
 """Times fewer epochs."""
-IMAGES = (270, 64)
-"""Behind accuracy and adversarial accuracy at a rung."""
+REFERENCE = (0.1, 0.0)
+"""Of the hypervolume, as in a study of ten classes."""
+IMAGES = 270
+"""Of val_search, behind the accuracy at a rung."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +62,50 @@ class World:
     """The recorded trials as a function of the point."""
 
     parameters: tuple[Parameter, ...]
-    forest: RandomForestRegressor
-    residuals: NDArray[np.float64]
-    """(n, 2r + 2) of the recorded trials."""
+    points: NDArray[np.float64]
+    """(n, p) as numbers, each column scaled to its range."""
+    scale: NDArray[np.float64]
+    """(p,)"""
+    values: NDArray[np.float64]
+    """(n, r + 1, 2) accuracy and adversarial accuracy after each rung and at the end."""
     rungs: tuple[int, ...]
     epochs: int
+    images: tuple[int, int]
+    """Behind accuracy and adversarial accuracy at a rung."""
 
-    def worth(self, point: dict[str, Any], *, noise: bool = True) -> NDArray[np.float64]:
-        """Return accuracy and adversarial accuracy after each rung and at the end, (r + 1, 2)."""
-        found = self.forest.predict([_encoded(self.parameters, point)])[0]
-        if noise:
-            found = found + self.residuals[seed_of(0, json.dumps(point, sort_keys=True)) % len(self.residuals)]
-        return np.clip(found, 0.0, 1.0).reshape(-1, 2)
+    def nearest(self, point: dict[str, Any], left: list[int]) -> int:
+        """Return which of the trials that are left is nearest to a point."""
+        asked = np.array(_encoded(self.parameters, point)) / self.scale
+        return left[int(np.square(self.points[left] - asked).sum(axis=1).argmin())]
+
+    @property
+    def area(self) -> float:
+        """The hypervolume of all recorded trials."""
+        return hypervolume(self.values[:, -1], REFERENCE)
+
+    def tau(self) -> dict[str, dict[str, float]]:
+        """Return by rung and objective how well it orders the trials as the end does."""
+        return {
+            str(rung): {
+                name: round(
+                    correlation([Finished(_pair(of[place]), _pair(of[-1]), False) for of in self.values], name), 3
+                )
+                for name in OBJECTIVES
+            }
+            for place, rung in enumerate(self.rungs)
+        }
 
 
-def read_world(folder: Path, space: Space) -> World:
-    """Fit the forest to a recorded search."""
-    ledger, rows, targets, rungs = Ledger(folder), [], [], ()
+def recorded_space(folder: Path) -> Space:
+    """Return the space of a recording, overrides of its command line included."""
+    words = shlex.split((read_document(folder / "study.json") or {})["command"])
+    return read_space(folder / "space.yaml", [each for each in words if "=" in each and not each.startswith("-")])
+
+
+def read_world(folder: Path) -> World:
+    """Read a recorded search; trials that failed are left out."""
+    space, study = recorded_space(folder), read_document(folder / "study.json") or {}
+    ledger, rows, values, rungs = Ledger(folder), [], [], ()
     for key in ledger.keys("trials"):
         config, outcome = ledger.config(key), ledger.outcome(key)
         records = [json.loads(path.read_text()) for path in sorted(ledger.folder(key).glob("rung-*.json"))]
@@ -74,13 +113,12 @@ def read_world(folder: Path, space: Space) -> World:
             continue
         rungs = tuple(record["epoch"] for record in records)
         rows.append(_encoded(space.parameters, config["params"]))
-        targets.append(
-            [*(value for each in records for value in values_of(each["values"])), *values_of(outcome["values"])]
-        )
-    table, values = np.array(rows), np.array(targets)
-    forest = RandomForestRegressor(300, min_samples_leaf=2, oob_score=True, random_state=0, n_jobs=1)
-    forest.fit(table, values)
-    return World(space.parameters, forest, values - forest.oob_prediction_, rungs, space.train.epochs)
+        values.append([values_of(each) for each in (*(record["values"] for record in records), outcome["values"])])
+    table = np.array(rows)
+    scale = np.where(np.ptp(table, axis=0) > 0, np.ptp(table, axis=0), 1.0)
+    images = (IMAGES, study["space"]["early_stopping"]["images"])
+    epochs = study["space"]["train"]["epochs"]
+    return World(space.parameters, table / scale, scale, np.array(values), rungs, epochs, images)
 
 
 def _encoded(parameters: Sequence[Parameter], point: dict[str, Any]) -> list[float]:
@@ -130,46 +168,51 @@ def _never_none(asked: tuple[int, dict[str, Any]] | None) -> tuple[int, dict[str
 
 
 def search(
-    world: World, sampler: tuple[Ask, Tell], rule: Rule | None, trials: int, seed: int
+    world: World, sampler: tuple[Ask, Tell], rule: Rule | None, seed: int, least_tau: float
 ) -> list[tuple[int, float]]:
-    """Search one trial after the other; return epochs spent and hypervolume reached after each trial."""
+    """Search until every recorded trial is used; return epochs spent and hypervolume reached after each."""
     ask, tell = sampler
-    at_rung: dict[int, list[tuple[int, tuple[float, float], bool]]] = {rung: [] for rung in world.rungs}
-    ends: dict[int, tuple[float, float]] = {}
-    true, course, epochs = list[NDArray[np.float64]](), list[tuple[int, float]](), 0
-    for _ in range(trials):
+    at_rung: dict[int, list[tuple[int, Values, bool]]] = {rung: [] for rung in world.rungs}
+    ends, course, epochs, left = dict[int, Values](), list[tuple[int, float]](), 0, [*range(len(world.values))]
+    while left:
         number, point = ask()
-        worth = world.worth(point)
-        stopped = _stopped_at(world, worth, number, rule, at_rung, ends, seed)
+        found = world.nearest(point, left)
+        left.remove(found)
+        worth = [_pair(each) for each in world.values[found]]
+        stopped = _stopped_at(world, worth, number, rule, at_rung, ends, seed, least_tau)
         epochs += world.epochs if stopped is None else stopped
         if stopped is None:
-            ends[number] = (float(worth[-1, 0]), float(worth[-1, 1]))
-            true.append(world.worth(point, noise=False)[-1])
-            values = dict(zip(("accuracy", "adversarial_accuracy"), ends[number], strict=True))
-            tell(number, {"state": "COMPLETE", "values": values})
+            ends[number] = worth[-1]
+            tell(number, {"state": "COMPLETE", "values": dict(zip(OBJECTIVES, worth[-1], strict=True))})
         else:
             tell(number, {"state": "PRUNED", "values": None})
-        course.append((epochs, hypervolume(np.array(true), (0.1, 0.0)) if true else 0.0))
+        course.append((epochs, hypervolume(np.array([*ends.values()]), REFERENCE) if ends else 0.0))
     return course
+
+
+def _pair(values: NDArray[np.float64]) -> Values:
+    return float(values[0]), float(values[1])
 
 
 def _stopped_at(
     world: World,
-    worth: NDArray[np.float64],
+    worth: Sequence[Values],
     number: int,
     rule: Rule | None,
-    at_rung: dict[int, list[tuple[int, tuple[float, float], bool]]],
-    ends: dict[int, tuple[float, float]],
+    at_rung: dict[int, list[tuple[int, Values, bool]]],
+    ends: dict[int, Values],
     seed: int,
+    least_tau: float,
 ) -> int | None:
-    for place, rung in enumerate(world.rungs if rule is not None else ()):
-        assert rule is not None, "only then there are rungs"
-        own = (float(worth[place, 0]), float(worth[place, 1]))
-        said = judge(own, [values for _, values, _ in at_rung[rung]], rule, IMAGES)
+    """Return the rung at which a trial is stopped; None for one that goes to its end."""
+    for own, rung in zip(worth, world.rungs, strict=False):
+        if rule is None:
+            return None
+        said = judge(own, [values for _, values, _ in at_rung[rung]], rule, world.images)
         finished = [Finished(values, ends[n], condemned) for n, values, condemned in at_rung[rung] if n in ends]
         at_rung[rung].append((number, own, said.condemned))
         spared = is_spared(seed_of(seed, "spared", number) / 2**63)
-        if said.condemned and not spared and distrust(finished, rule) is None:
+        if said.condemned and not spared and distrust(finished, rule, least_tau) is None:
             return rung
     return None
 
@@ -179,67 +222,87 @@ def epochs_to(course: Sequence[tuple[int, float]], target: float) -> int | None:
     return next((epochs for epochs, area in course if area >= target), None)
 
 
-def compare(world: World, space: Space, trials: int, seeds: int) -> list[dict[str, Any]]:
-    """Run every arm over the seeds; the target is set by TPE unstopped under the same seed."""
+def compare(world: World, space: Space, seeds: int) -> list[dict[str, Any]]:
+    """Run every arm over the seeds; the target is what the unstopped search reaches, all recorded trials."""
     random_space = replace(space, sampler=space.sampler.model_copy(update={"name": "random"}))
-    rules: tuple[RuleName, ...] = ("mo-asha", "asha", "median")
-    arms: dict[str, tuple[Callable[[int], tuple[Ask, Tell]], Rule | None]] = {
-        "tpe": (lambda seed: ours(space, seed), None),
-        **{f"tpe, {name}": (lambda seed: ours(space, seed), Rule(name)) for name in rules},
-        "random": (lambda seed: ours(random_space, seed), None),
-        "random, mo-asha": (lambda seed: ours(random_space, seed), Rule("mo-asha")),
-        "stock Optuna": (lambda seed: stock(space, seed), None),
+    samplers: dict[str, Callable[[int], tuple[Ask, Tell]]] = {
+        "random": lambda seed: ours(random_space, seed),
+        "tpe": lambda seed: ours(space, seed),
+        "stock Optuna": lambda seed: stock(space, seed),
     }
-    targets, rows = dict[int, tuple[float, int]](), list[dict[str, Any]]()
-    for name, (make, rule) in arms.items():
-        spent: list[int | None] = []
-        for seed in range(seeds):
-            unstopped = rule is None and name == "tpe"
-            course = search(world, make(seed), rule, trials if unstopped else 3 * trials, seed)
-            if unstopped:
-                targets[seed] = (SHARE * course[-1][1], trials * world.epochs)
-            spent.append(epochs_to(course, targets[seed][0]))
-        reached = [each for each in spent if each is not None]
-        base = rows[0]["epochs"] if rows else spent
-        ratios = [b / e for b, e in zip(base, spent, strict=True) if b and e]
-        rows.append(
-            {"arm": name, "epochs": spent, "reached": len(reached)}
-            | {"times_fewer": statistics.median(ratios) if ratios else None}
-            | {"median": statistics.median(reached) if reached else None}
-        )
-        print(rows[-1], flush=True)
+    rules: dict[str, tuple[Rule | None, float]] = {
+        "none": (None, LEAST_TAU),
+        "mo-asha": (Rule("mo-asha"), LEAST_TAU),
+        "mo-asha, never switched off": (Rule("mo-asha"), -1.0),
+        "asha": (Rule("asha"), LEAST_TAU),
+        "median": (Rule("median"), LEAST_TAU),
+    }
+    target, rows = SHARE * world.area, list[dict[str, Any]]()
+    for name, make in samplers.items():
+        base: list[int | None] = []
+        for stopping, (rule, least_tau) in rules.items():
+            if rule is not None and name == "stock Optuna":
+                continue
+            courses = [search(world, make(seed), rule, seed, least_tau) for seed in range(seeds)]
+            spent = [epochs_to(course, target) for course in courses]
+            base = base or spent
+            rows.append({"sampler": name, "early_stopping": stopping} | _row(spent, base, courses, world))
+            print(rows[-1], flush=True)
     return rows
+
+
+def _row(
+    spent: Sequence[int | None], base: Sequence[int | None], courses: Sequence[list[tuple[int, float]]], world: World
+) -> dict[str, Any]:
+    reached = [each for each in spent if each is not None]
+    ratios = [b / e for b, e in zip(base, spent, strict=True) if b and e]
+    return {
+        "epochs": [*spent],
+        "reached": len(reached),
+        "median": statistics.median(reached) if reached else None,
+        "times_fewer": round(statistics.median(ratios), 2) if ratios else None,
+        "epochs_of_the_whole_search": statistics.median(course[-1][0] for course in courses),
+        "share_of_hypervolume_in_the_end": round(
+            statistics.median(course[-1][1] for course in courses) / world.area, 3
+        ),
+    }
 
 
 def main() -> None:
     """Replay and print; write the file where one is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a recorded search")
-    parser.add_argument("--trials", type=int, default=96)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("folders", type=Path, nargs="+", help="recorded searches")
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space = read_space(KD)
-    world = read_world(options.folder, space)
-    explained = float(world.forest.oob_score_)
-    print(f"{len(world.residuals)} recorded trials, rungs {world.rungs}, out-of-bag R2 {explained:.2f}")
-    rows = compare(world, space, options.trials, options.seeds)
+    replays = [replay(folder, options.seeds) for folder in options.folders]
     record = {
         "schema": 1,
         "measured": time.strftime("%Y-%m-%d"),
         "provenance": provenance(),
-        "recorded": len(world.residuals),
-        "rungs": world.rungs,
-        "epochs": world.epochs,
-        "trials": options.trials,
         "share": SHARE,
         "goal": GOAL,
-        "out_of_bag_r2": explained,
-        "rows": rows,
+        "seeds": options.seeds,
+        "replays": replays,
     }
     if options.output:
         options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def replay(folder: Path, seeds: int) -> dict[str, Any]:
+    """Replay one recording."""
+    study, world = read_document(folder / "study.json") or {}, read_world(folder)
+    told = {
+        "command": study["command"],
+        "schedule": study["space"]["train"]["schedule"],
+        "epochs": world.epochs,
+        "images": world.images,
+        "recorded": len(world.values),
+        "tau": world.tau(),
+    }
+    print(told, flush=True)
+    return told | {"rows": compare(world, recorded_space(folder), seeds)}
 
 
 if __name__ == "__main__":

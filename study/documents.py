@@ -152,7 +152,5 @@ def read_document(path: Path) -> dict[str, Any] | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise EnvironmentFault(
-            f"{path} is damaged at {place!a}: {first['msg']}. Restore it or delete it."
-        ) from error
+        raise EnvironmentFault(f"{path} is damaged at {place!a}: {first['msg']}. Restore it or delete it.") from error
     return document
