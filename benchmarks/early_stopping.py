@@ -73,6 +73,11 @@ class World:
     images: tuple[int, int]
     """Behind accuracy and adversarial accuracy at a rung."""
 
+    @property
+    def last_rung_alone(self) -> "World":
+        """The same trials, compared at the last rung only."""
+        return replace(self, rungs=self.rungs[-1:], values=self.values[:, -2:])
+
     def nearest(self, point: dict[str, Any], left: list[int]) -> int:
         """Return which of the trials that are left is nearest to a point."""
         asked = np.array(_encoded(self.parameters, point)) / self.scale
@@ -224,26 +229,29 @@ def epochs_to(course: Sequence[tuple[int, float]], target: float) -> int | None:
 
 def compare(world: World, space: Space, seeds: int) -> list[dict[str, Any]]:
     """Run every arm over the seeds; the target is what the unstopped search reaches, all recorded trials."""
-    random_space = replace(space, sampler=space.sampler.model_copy(update={"name": "random"}))
+    random_space, tpe_space = (
+        replace(space, sampler=space.sampler.model_copy(update={"name": name})) for name in ("random", "tpe")
+    )
     samplers: dict[str, Callable[[int], tuple[Ask, Tell]]] = {
         "random": lambda seed: ours(random_space, seed),
-        "tpe": lambda seed: ours(space, seed),
+        "tpe": lambda seed: ours(tpe_space, seed),
         "stock Optuna": lambda seed: stock(space, seed),
     }
-    rules: dict[str, tuple[Rule | None, float]] = {
-        "none": (None, LEAST_TAU),
-        "mo-asha": (Rule("mo-asha"), LEAST_TAU),
-        "mo-asha, never switched off": (Rule("mo-asha"), -1.0),
-        "asha": (Rule("asha"), LEAST_TAU),
-        "median": (Rule("median"), LEAST_TAU),
+    rules: dict[str, tuple[World, Rule | None, float]] = {
+        "none": (world, None, LEAST_TAU),
+        "mo-asha": (world, Rule("mo-asha"), LEAST_TAU),
+        "mo-asha, last rung alone": (world.last_rung_alone, Rule("mo-asha"), LEAST_TAU),
+        "mo-asha, never switched off": (world, Rule("mo-asha"), -1.0),
+        "asha": (world, Rule("asha"), LEAST_TAU),
+        "median": (world, Rule("median"), LEAST_TAU),
     }
     target, rows = SHARE * world.area, list[dict[str, Any]]()
     for name, make in samplers.items():
         base: list[int | None] = []
-        for stopping, (rule, least_tau) in rules.items():
+        for stopping, (seen, rule, least_tau) in rules.items():
             if rule is not None and name == "stock Optuna":
                 continue
-            courses = [search(world, make(seed), rule, seed, least_tau) for seed in range(seeds)]
+            courses = [search(seen, make(seed), rule, seed, least_tau) for seed in range(seeds)]
             spent = [epochs_to(course, target) for course in courses]
             base = base or spent
             rows.append({"sampler": name, "early_stopping": stopping} | _row(spent, base, courses, world))
