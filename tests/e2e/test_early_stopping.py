@@ -13,7 +13,7 @@ from study.order import Order
 from study.results import load
 from study.space.reader import read_space
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SPACE = """
 study: {name: early}

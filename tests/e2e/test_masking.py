@@ -19,7 +19,7 @@ from study.results import load
 from study.show import main as show
 from study.space.reader import read_space
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SPACE = """
 study:    {name: masking}

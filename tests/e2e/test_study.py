@@ -26,7 +26,7 @@ from study.results import load
 from study.space.reader import read_space
 from tests.stopping_engine import StoppingEngine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KD = Path(__file__).parents[2] / "search_spaces" / "kd.yaml"
 SMALL = (
