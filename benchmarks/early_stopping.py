@@ -25,7 +25,6 @@ import optuna
 from numpy.typing import NDArray
 
 from nodekd.streams import seed_of
-from study.documents import read_document
 from study.fronts import hypervolume
 from study.ledger import Ledger
 from study.points import Parameter, walk
@@ -51,17 +50,14 @@ SHARE = 0.98
 """Of the unstopped search's hypervolume."""
 GOAL = 2.0
 """Times fewer epochs."""
-REFERENCE = (0.1, 0.0)
-"""Of the hypervolume, as in a study of ten classes."""
-IMAGES = 270
-"""Of val_search, behind the accuracy at a rung."""
 
 
 @dataclass(frozen=True)
 class World:
     """The recorded trials as a function of the point."""
 
-    parameters: tuple[Parameter, ...]
+    space: Space
+    """As recorded, overrides of the command line included."""
     points: NDArray[np.float64]
     """(n, p) as numbers, each column scaled to its range."""
     scale: NDArray[np.float64]
@@ -69,9 +65,10 @@ class World:
     values: NDArray[np.float64]
     """(n, r + 1, 2) accuracy and adversarial accuracy after each rung and at the end."""
     rungs: tuple[int, ...]
-    epochs: int
     images: tuple[int, int]
     """Behind accuracy and adversarial accuracy at a rung."""
+    reference: tuple[float, float]
+    """Of the hypervolume."""
 
     @property
     def last_rung_alone(self) -> "World":
@@ -80,13 +77,18 @@ class World:
 
     def nearest(self, point: dict[str, Any], left: list[int]) -> int:
         """Return which of the trials that are left is nearest to a point."""
-        asked = np.array(_encoded(self.parameters, point)) / self.scale
+        asked = np.array(_encoded(self.space.parameters, point)) / self.scale
         return left[int(np.square(self.points[left] - asked).sum(axis=1).argmin())]
+
+    @property
+    def epochs(self) -> int:
+        """Of a training that is not stopped."""
+        return self.space.train.epochs
 
     @property
     def area(self) -> float:
         """The hypervolume of all recorded trials."""
-        return hypervolume(self.values[:, -1], REFERENCE)
+        return hypervolume(self.values[:, -1], self.reference)
 
     def tau(self) -> dict[str, dict[str, float]]:
         """Return by rung and objective how well it orders the trials as the end does."""
@@ -101,16 +103,11 @@ class World:
         }
 
 
-def recorded_space(folder: Path) -> Space:
-    """Return the space of a recording, overrides of its command line included."""
-    words = shlex.split((read_document(folder / "study.json") or {})["command"])
-    return read_space(folder / "space.yaml", [each for each in words if "=" in each and not each.startswith("-")])
-
-
-def read_world(folder: Path) -> World:
+def read_world(ledger: Ledger, study: dict[str, Any]) -> World:
     """Read a recorded search; trials that failed are left out."""
-    space, study = recorded_space(folder), read_document(folder / "study.json") or {}
-    ledger, rows, values, rungs = Ledger(folder), [], [], ()
+    words = shlex.split(study["command"])
+    space = read_space(ledger.root / "space.yaml", [each for each in words if "=" in each and not each.startswith("-")])
+    rows, values, rungs = [], [], ()
     for key in ledger.keys("trials"):
         config, outcome = ledger.config(key), ledger.outcome(key)
         records = [json.loads(path.read_text()) for path in sorted(ledger.folder(key).glob("rung-*.json"))]
@@ -121,9 +118,8 @@ def read_world(folder: Path) -> World:
         values.append([values_of(each) for each in (*(record["values"] for record in records), outcome["values"])])
     table = np.array(rows)
     scale = np.where(np.ptp(table, axis=0) > 0, np.ptp(table, axis=0), 1.0)
-    images = (IMAGES, study["space"]["early_stopping"]["images"])
-    epochs = study["space"]["train"]["epochs"]
-    return World(space.parameters, table / scale, scale, np.array(values), rungs, epochs, images)
+    images = (study["split_sizes"]["val_search"], space.early_stopping.images)
+    return World(space, table / scale, scale, np.array(values), rungs, images, tuple(study["reference_point"]))
 
 
 def _encoded(parameters: Sequence[Parameter], point: dict[str, Any]) -> list[float]:
@@ -191,7 +187,7 @@ def search(
             tell(number, {"state": "COMPLETE", "values": dict(zip(OBJECTIVES, worth[-1], strict=True))})
         else:
             tell(number, {"state": "PRUNED", "values": None})
-        course.append((epochs, hypervolume(np.array([*ends.values()]), REFERENCE) if ends else 0.0))
+        course.append((epochs, hypervolume(np.array([*ends.values()]), world.reference) if ends else 0.0))
     return course
 
 
@@ -227,15 +223,16 @@ def epochs_to(course: Sequence[tuple[int, float]], target: float) -> int | None:
     return next((epochs for epochs, area in course if area >= target), None)
 
 
-def compare(world: World, space: Space, seeds: int) -> list[dict[str, Any]]:
+def compare(world: World, seeds: int) -> list[dict[str, Any]]:
     """Run every arm over the seeds; the target is what the unstopped search reaches, all recorded trials."""
     random_space, tpe_space = (
-        replace(space, sampler=space.sampler.model_copy(update={"name": name})) for name in ("random", "tpe")
+        replace(world.space, sampler=world.space.sampler.model_copy(update={"name": name}))
+        for name in ("random", "tpe")
     )
     samplers: dict[str, Callable[[int], tuple[Ask, Tell]]] = {
         "random": lambda seed: ours(random_space, seed),
         "tpe": lambda seed: ours(tpe_space, seed),
-        "stock Optuna": lambda seed: stock(space, seed),
+        "stock Optuna": lambda seed: stock(world.space, seed),
     }
     rules: dict[str, tuple[World, Rule | None, float]] = {
         "none": (world, None, LEAST_TAU),
@@ -300,17 +297,19 @@ def main() -> None:
 
 def replay(folder: Path, seeds: int) -> dict[str, Any]:
     """Replay one recording."""
-    study, world = read_document(folder / "study.json") or {}, read_world(folder)
+    ledger = Ledger(folder)
+    study = ledger.document("study.json") or {}
+    world = read_world(ledger, study)
     told = {
         "command": study["command"],
-        "schedule": study["space"]["train"]["schedule"],
+        "schedule": world.space.train.schedule,
         "epochs": world.epochs,
         "images": world.images,
         "recorded": len(world.values),
         "tau": world.tau(),
     }
     print(told, flush=True)
-    return told | {"rows": compare(world, recorded_space(folder), seeds)}
+    return told | {"rows": compare(world, seeds)}
 
 
 if __name__ == "__main__":

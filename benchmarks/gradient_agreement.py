@@ -27,7 +27,6 @@ from nodekd.models.student import OdeStudent
 from nodekd.ode.solver_text import CAP
 from nodekd.scoring import correct
 from study.checks.rules import RULES
-from study.documents import read_document
 from study.jobs.networks import trained_network
 from study.jobs.work import Work
 from study.ledger import Ledger
@@ -99,10 +98,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    config = DataConfig(**(read_document(options.study / "study.json") or {})["space"]["data"])
+    ledger = Ledger(options.study)
+    config = DataConfig(**(ledger.document("study.json") or {})["space"]["data"])
     dataset = load(config, splits=("train", "val_front"))
     found: dict[tuple[str, int], list[float]] = {}
-    for place, student in enumerate(students(Ledger(options.study), config, dataset)):
+    for place, student in enumerate(students(ledger, config, dataset)):
         for name, network in islice(variants(student), None if place < SOLVED_ANEW else 1):
             for spared in (0, SPARED):
                 found.setdefault((name, spared), []).extend(correlations(network, dataset, spared))

@@ -147,7 +147,7 @@ def write_identity(
     """Write `study.json` and the byte copy `space.yaml`; a resumed study keeps its creation and records the launch."""
     space = order.space
     prepare_log(ledger.root.resolve().parent)
-    stored = read_document(ledger.root / "study.json") or {}
+    stored = ledger.document("study.json") or {}
     replace_json(
         ledger.root / "study.json",
         {
@@ -186,7 +186,7 @@ def check_same_data(ledger: Ledger, facts: Facts) -> None:
     Raises:
         ResumeConflict: If the split hash differs.
     """
-    stored = read_document(ledger.root / "study.json")
+    stored = ledger.document("study.json")
     if stored is not None and stored.get("split_hash") != facts.split_hash:
         raise ResumeConflict(
             f"{ledger.root} was begun on other images: its split hash is {str(stored.get('split_hash'))[:12]}, but the "
@@ -200,7 +200,7 @@ def check_same_teachers(ledger: Ledger, teachers: Sequence[str]) -> None:
     Raises:
         ResumeConflict: If a checkpoint's content or PyTorch's version changed since.
     """
-    stored = (read_document(ledger.root / "study.json") or {}).get("teachers")
+    stored = (ledger.document("study.json") or {}).get("teachers")
     if stored is not None and stored != list(teachers):
         raise ResumeConflict(
             f"{ledger.root} was begun with the teachers {', '.join(stored)}, but they would now be "

@@ -62,7 +62,7 @@ def settle_warm_start(ledger: Ledger, space: Space, split_hash: str) -> None:
 
 def warm_points(ledger: Ledger) -> list[Point]:
     """Return the points that were chosen, best first; none without a warm start."""
-    return [each["params"] for each in (read_document(ledger.root / FILE) or {"points": []})["points"]]
+    return [each["params"] for each in (ledger.document(FILE) or {"points": []})["points"]]
 
 
 def fitted(parameters: Sequence[Parameter], params: Mapping[str, Any]) -> Point | None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from study.access_log import append_access, log_path, reads_of_test
-from study.documents import read_document
 from study.stages.context import Context
 
 
@@ -19,7 +18,7 @@ def write_access(context: Context, access: dict[str, Any]) -> None:
         EnvironmentFault: If it cannot be logged; then nothing is read.
     """
     folder = context.ledger.root.resolve()
-    study = read_document(folder / "study.json") or {}
+    study = context.ledger.document("study.json") or {}
     known = [event for event in context.ledger.events() if event["type"] == "test_access"]
     is_noted = any(all(event.get(name) == value for name, value in access.items()) for event in known)
     is_new = append_access(folder.parent, str(study.get("id", folder)), context.space.study.name, access)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from study.documents import read_document
 from study.durable import replace_json
 from study.errors import StudyFailed
 from study.feasibility import objections
@@ -160,7 +159,7 @@ def completed(context: Context, searched: Searched = STUDENTS) -> list[str]:
 
 def selected(context: Context, searched: Searched = STUDENTS) -> list[int]:
     """Return the numbers of the networks of a search that are attacked on test."""
-    selection = read_document(context.ledger.root / searched.selection)
+    selection = context.ledger.document(searched.selection)
     assert selection is not None, "the front stage wrote its selection"
     return list(selection["attacked"])
 

@@ -6,7 +6,6 @@ from typing import Any, final
 import numpy as np
 
 from nodekd.streams import seed_of
-from study.documents import read_document
 from study.fronts import non_dominated
 from study.stages.batch import Planned
 from study.stages.context import Context
@@ -112,7 +111,7 @@ def _twin_jobs(context: Context) -> list[Planned]:
 
 
 def _replicated(context: Context) -> list[tuple[int, int]]:
-    selection = read_document(context.ledger.root / SELECTION) or {}
+    selection = context.ledger.document(SELECTION) or {}
     again = range(1, context.space.robustness.replicates + 1)
     front = [number for number in selection["front"] if number in selection["attacked"]]
     return [(number, replicate) for number in front for replicate in again]
