@@ -1,16 +1,17 @@
 """What each tier of attacks costs: forwards and backwards per image, against APGD-CE followed by nine-target APGD-T.
 
-    .venv/bin/python benchmarks/attack_cost.py [--output benchmarks/attack_cost_<yyyymm>.json]
+    .venv/bin/python benchmarks/attack_cost.py --tiers screen standard --images 48 [--output ...]
+    .venv/bin/python benchmarks/attack_cost.py --tiers full adaptive --images 16 --epsilons 0.0625 [--output ...]
 
 Counts, not times: how many images go forwards and backwards through the network, whatever the machine, and how many
 evaluations of the ODE's right-hand side that takes (an attack through a finer solver costs more of them). Small
-students and a ResNet are trained on digits first. `full` and `adaptive` take by far the longest; the file is written
-after every row, so that a run may be ended early.
+students and a ResNet are trained on digits first. `full` and `adaptive` take by far the longest (thousands of queries
+one after the other, however few the images): the file is written after every row, so that a run may be ended early.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,13 +96,15 @@ def _trained(network: nn.Module, digits: Dataset, config: TrainConfig) -> nn.Mod
     return network.eval()
 
 
-def measured(network: nn.Module, attacks: tuple[Attack, ...], digits: Dataset, n: int) -> dict[str, Any]:
+def measured(
+    network: nn.Module, attacks: tuple[Attack, ...], digits: Dataset, n: int, epsilons: Sequence[float]
+) -> dict[str, Any]:
     """Attack a network at ascending epsilons, each beginning with what the one before broke; count each."""
     split = digits.splits["val_front"]
     images, labels = split.images(slice(0, n)), split.labels[:n]
     found: dict[str, Any] = {}
     before: Survival | None = None
-    for level, epsilon in enumerate(EPSILONS):
+    for level, epsilon in enumerate(epsilons):
         looked = through(attacks, network, network, images, labels)
         with counted(network) as count:
             before = worst_case(
@@ -127,18 +130,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--images", type=int, default=64, help="of val_front; counts are per image")
+    parser.add_argument("--epsilons", nargs="+", type=float, default=EPSILONS, help="ascending")
     parser.add_argument("--tiers", nargs="+", default=list(SETS))
     options = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     digits = load(DataConfig())
     trained = dict(networks(digits))
     rows = {
-        name: {"apgd-ce + apgd-t-9": measured(network, BASELINE, digits, options.images)}
+        name: {"apgd-ce + apgd-t-9": measured(network, BASELINE, digits, options.images, options.epsilons)}
         for name, network in trained.items()
     }
     for tier in options.tiers:
         for name, network in trained.items():
-            rows[name][tier] = measured(network, SETS[tier], digits, options.images)
+            rows[name][tier] = measured(network, SETS[tier], digits, options.images, options.epsilons)
             _print(name, tier, rows[name])
             if options.output is not None:
                 _write(options.output, rows)
