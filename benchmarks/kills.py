@@ -1,9 +1,10 @@
 """SIGKILL by the hundred: what is lost, doubled, or suggested differently when a study is started again.
 
-    python -m benchmarks.kills [--kills 200] [--ray 12] [--output benchmarks/kills_<yyyymm>.json]
+    python -m benchmarks.kills [--kills 200] [--ray 12 [--workers 2]] [--output benchmarks/kills_<yyyymm>.json]
 
 The first part kills studies that train nothing: those of all samplers in turn, from outside after a random time, and
-one before every line of the protocol. The second (`--ray N`) kills the driver and the workers of a real study on Ray.
+one before every line of the protocol. The second (`--ray N`) kills the driver and the workers of a real study on Ray;
+with several workers that is a `--deterministic` one, whose suggestions can be compared, too.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,14 @@ ROOT = Path(__file__).resolve().parents[1]
 TRIALS = 10
 IN_MEMORY = Path("/dev/shm")
 SMALL = (
-    *("budget.trials=6", "budget.concurrency=1", "sampler.startup_trials=2", "resources.gpus=0"),
+    *("sampler.startup_trials=2", "resources.gpus=0"),
     *("train.epochs=12", "student.channels=8", "teachers.0.train.epochs=4", "search.images=32"),
     "robustness.tier=screen",
 )
-"""A real study of about a minute; with one worker, so that its suggestions can be compared."""
+"""A real study of about a minute."""
+ALONE = ("budget.trials=6", "budget.concurrency=1")
+TOGETHER = ("budget.trials=14", "--deterministic")
+"""Two generations, the second of which has seen the first."""
 
 
 # ---------------------------------------------------------------- studies that train nothing
@@ -74,15 +79,19 @@ def summary(score: Score) -> dict[str, int]:
 # ---------------------------------------------------------------- a real study
 
 
+@dataclass
 class RealStudy(Watched):
     """A study of the command line on Ray."""
 
+    workers: int = 1
+
     def start(self) -> subprocess.Popen[bytes]:
         """Start it, or go on with it, in a session of its own."""
-        command = [sys.executable, "-m", "study.launch", "search_spaces/kd.yaml", "--stage", "search"]
+        command = [sys.executable, "-m", "study.launch", "search_spaces/kd.yaml", "--stage", "search", *SMALL]
+        command += ALONE if self.workers == 1 else (*TOGETHER, f"budget.concurrency={self.workers}")
         with (self.root / "printed").open("ab") as printed:
             return subprocess.Popen(
-                [*command, "--output", str(self.folder), *SMALL], cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT
+                [*command, "--output", str(self.folder)], cwd=ROOT, stdout=printed, stderr=subprocess.STDOUT
             )
 
     def wait_until_launched(self, driver: subprocess.Popen[bytes]) -> None:
@@ -133,17 +142,19 @@ def kill_worker(study: RealStudy, driver: subprocess.Popen[bytes], hit: set[Path
     return False
 
 
-def kill_real(folder: Path, kills: int, seed: int) -> dict[str, Score]:
+def kill_real(folder: Path, kills: int, seed: int, workers: int) -> dict[str, Score]:
     """Kill drivers and workers of a real study in turn, so many times in all, at random moments."""
-    whole, draw = RealStudy(folder / "whole"), random.Random(seed)
+    whole, draw = RealStudy(folder / "whole", workers=workers), random.Random(seed)
     seconds = finish(whole)
     reference = Found.in_folder(whole.folder)
     print(f"the study takes {seconds:.0f} s", flush=True)
-    scores = {"Ray driver": Score(), "Ray workers": Score()}
+    setting = "" if workers == 1 else f", {workers} at work, --deterministic"
+    scores = {f"Ray driver{setting}": Score(), f"Ray workers{setting}": Score()}
     for kind, score in scores.items():
         while score.kills < kills // 2:
-            study = RealStudy(folder / f"{kind.split()[1]}-{score.studies}")
-            _kill_until_done(study, draw, seconds, kind == "Ray driver", kills // 2 - score.kills)
+            of_driver = kind.startswith("Ray driver")
+            study = RealStudy(folder / f"{'driver' if of_driver else 'workers'}-{score.studies}", workers=workers)
+            _kill_until_done(study, draw, seconds, of_driver, kills // 2 - score.kills)
             score.add(study, reference)
             score.started_again += study.started_again()
             print(f"{kind}: {summary(score)} {score.faults}", flush=True)
@@ -186,6 +197,7 @@ def main() -> None:
     command = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--kills", type=int, default=200, help="at random moments, all samplers together; 0 for none")
     command.add_argument("--ray", type=int, default=0, help="kills of a real driver and of real workers together")
+    command.add_argument("--workers", type=int, default=1, help="of the real study at the same time")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--output", type=Path, help="JSON file to write; the parts that are not run are kept")
     options = command.parse_args()
@@ -195,7 +207,7 @@ def main() -> None:
         if options.kills:
             scores |= forked(Path(folder), options.kills, options.seed)
         if options.ray:
-            scores |= kill_real(Path(folder) / "ray", options.ray, options.seed)
+            scores |= kill_real(Path(folder) / "ray", options.ray, options.seed, options.workers)
     found = document(scores, time.monotonic() - start)
     print(json.dumps({name: value for name, value in found.items() if name != "provenance"}, indent=1))
     if options.output:

@@ -51,8 +51,8 @@ class Audit:
     front: int
     """Finished trials that none other dominates."""
     stopped: int
-    switched_off: tuple[str, ...]
-    """What each rung said last when it stopped nobody for want of correlation."""
+    switched_off: Mapping[int, str]
+    """By epoch, what a rung said last when it stopped nobody for want of correlation."""
 
     @property
     def lost(self) -> tuple[float, float, float] | None:
@@ -91,7 +91,7 @@ def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials") -> A
         spared_on_front=len(condemned & on_front),
         front=len(on_front),
         stopped=sum(each["stop"] for each in everything),
-        switched_off=tuple({each["epoch"]: each["distrusted"] for each in everything if each["distrusted"]}.values()),
+        switched_off={each["epoch"]: each["distrusted"] for each in everything if each["distrusted"]},
     )
 
 

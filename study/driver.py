@@ -239,7 +239,11 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
     if complete:
         ledger.event("finished", space=order.space.document())
-    _report(ledger, "complete" if complete else "interrupted")
+    else:
+        ledger.event("ended", part=order.part)
+    _report(ledger, "complete" if complete else "incomplete")
+    if order.part != "all" and not complete:
+        print(f"only --stage {order.part} was asked for; the rest: {continuing(order, ledger.root, whole=True)}")
     if len(trials) > budget.max_failed_trials:
         _complain(
             f"{len(trials)} trials crashed, more than budget.max_failed_trials={budget.max_failed_trials}", trials
@@ -278,11 +282,18 @@ def _complain(sentence: str, keys: list[str]) -> None:
     print(f"{sentence}: {', '.join(keys[:5])}. Each has a log.txt in its folder.", file=sys.stderr)
 
 
-def continuing(order: Order, folder: Path) -> str:
-    """Return the command that goes on with this study, also where it began with `--resume never`."""
+def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
+    """Return the command that goes on with this study, also where it began with `--resume never`.
+
+    Args:
+        order: Of this launch.
+        folder: The study's.
+        whole: Go on with all stages, also where only one was asked for.
+    """
+    asked = ("--stage",) if whole else ()
     if order.resume != "never":
-        return order.command
-    return shlex.join([*order.command_without("--resume", "--output"), "--output", str(folder)])
+        return shlex.join(order.command_without(*asked)) if whole else order.command
+    return shlex.join([*order.command_without("--resume", "--output", *asked), "--output", str(folder)])
 
 
 def _report(ledger: Ledger, state: str | None = None) -> None:

@@ -46,7 +46,7 @@ class Results:
     study: dict[str, Any]
     """study.json."""
     state: str
-    """running, complete or interrupted."""
+    """running, complete, incomplete (its launch ended by itself, and left stages or crashed jobs) or interrupted."""
     events: list[dict[str, Any]]
     trials: pd.DataFrame
     """One row per trial: TRIAL_COLUMNS, then one `params_<name>` per sampled parameter and `proxy_<column>`."""
@@ -234,10 +234,13 @@ def _sequence(event: Mapping[str, Any]) -> int:
 
 
 def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
-    marks = [event["type"] for event in events if event.get("type") in ("launched", "interrupted", "finished")]
-    if marks and marks[-1] == "finished":
+    marks = [event["type"] for event in events if event.get("type") in ("launched", "interrupted", "ended", "finished")]
+    last = marks[-1] if marks else ""
+    if last == "finished":
         return "complete"
-    return "running" if ledger.driver() is not None else "interrupted"
+    if ledger.driver() is not None:
+        return "running"
+    return "incomplete" if last == "ended" else "interrupted"
 
 
 def _configs(ledger: Ledger, problems: list[str]) -> dict[int, dict[str, Any]]:

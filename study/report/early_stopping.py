@@ -13,7 +13,7 @@ def early_part(audit: Audit | None) -> str:
     """Give sentences and a row per rung; nothing where no trial reached one."""
     if audit is None:
         return ""
-    off = "".join(warning(f"EARLY STOPPING {said}.") for said in audit.switched_off)
+    off = "".join(warning(f"EARLY STOPPING after epoch {epoch} {said}.") for epoch, said in audit.switched_off.items())
     header = ["after epoch", "reached", "condemned", "stopped", "finished", *(f"tau, {name}" for name in OBJECTIVES)]
     rows: list[Row] = [(None, [(text, None) for text in _cells(rung)]) for rung in audit.rungs]
     caption = "Rungs: who was stopped, and how well they order finished trials as the end does (Kendall's tau)"

@@ -33,6 +33,8 @@ MINUS = "\u2212"
 INCOMPLETE = {
     "running": "INCOMPLETE: the study is still running; this page shows what was on disk when it was written.",
     "interrupted": "INCOMPLETE: the study was interrupted; the same launch command continues it.",
+    "incomplete": "INCOMPLETE: the last launch ended, but left stages out, or jobs that crashed; the launch command "
+    "without --stage goes on.",
 }
 
 

@@ -282,7 +282,7 @@ def test_attacking_a_partial_search_does_not_finish_it():
     with pytest.raises(Interrupted):
         driver.drive(order("s/kd"), StoppingEngine(6))
     assert driver.drive(order("s/kd", part="robustness"), InlineEngine()) == 0
-    assert load("s/kd").summary()["state"] == "interrupted"
+    assert load("s/kd").summary()["state"] == "incomplete"
     assert driver.drive(order("s/kd"), InlineEngine()) == 0
     summary = load("s/kd").summary()
     assert (summary["state"], summary["trials"]["complete"]) == ("complete", 4)

@@ -83,7 +83,7 @@ def test_a_rung_that_was_switched_off_is_said_once_and_loudly(ledger):
     for number in range(3):
         trial(ledger, number, (0.5, 0.5), (0.6, 0.6), condemned=True, stop=False, distrusted="SWITCHED OFF: tau 0.1")
     audit = read_audit(ledger, [])
-    assert early_part(audit).count("SWITCHED OFF: tau 0.1") == 1
+    assert early_part(audit).count("EARLY STOPPING after epoch 5 SWITCHED OFF: tau 0.1") == 1
 
 
 def test_a_damaged_record_is_left_out_and_named(ledger):

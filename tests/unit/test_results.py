@@ -13,6 +13,8 @@ from scipy.stats import binomtest
 
 from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
 from study.errors import EnvironmentFault
+from study.ledger import Ledger
+from study.report.page import render
 from study.results import load, write_snapshots
 from study.survivors import CARRIED, paired, read_survivors
 from tests.study_folder import (
@@ -173,6 +175,16 @@ def test_a_study_is_running_while_its_lock_is_held(tmp_path: Path) -> None:
     summary = load(folder).summary()
     assert (summary["state"], summary["trials"]["running"]) == ("interrupted", 0)
     assert load(folder, state="complete").state == "complete"
+
+
+@pytest.mark.parametrize(("last", "state"), [("ended", "incomplete"), ("interrupted", "interrupted")])
+def test_a_launch_that_ended_by_itself_was_not_interrupted(tmp_path: Path, last: str, state: str) -> None:
+    folder = write_study(tmp_path, Plan(stages=("teachers", "search"), state="running", trials=6, epochs=2))
+    Ledger(folder).event(last)
+    assert load(folder).state == state
+    assert ("was interrupted" in render(load(folder))) == (last == "interrupted")
+    Ledger(folder).event("launched")
+    assert load(folder).state == "interrupted", "the next launch was killed"
 
 
 def test_a_study_launched_again_is_not_complete(tmp_path: Path) -> None:
