@@ -5,9 +5,9 @@ what is named and of another kind is told with its place, so that nobody stumble
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import Field, StrictStr, TypeAdapter, ValidationError
+from pydantic import Field, StrictBool, StrictStr, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from study.durable import read_json
@@ -18,13 +18,16 @@ Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Scalar = StrictBool | Number | StrictStr
 Mapped = dict[StrictStr, Any]
+Counts = dict[StrictStr, Whole]
+Rates = dict[StrictStr, Number | None]
 
 
 class Robust(TypedDict, total=False):
     """Accuracy under attack at one epsilon."""
 
-    epsilon: Number
+    epsilon: Required[Number]
     robust_accuracy: Number | None
     survivors: Whole | None
     n: Whole | None
@@ -40,18 +43,23 @@ class Metrics(TypedDict, total=False):
     trial: Whole | None
     accuracy: Number | None
     nfe: Number | None
-    n: Whole | Mapped | None
+    n: Whole | Counts | None
     n_adversarial: Whole | None
     parameter_count: Whole | None
     steps: Whole | None
     evaluations: Whole | None
     solve_failures: Whole | None
     shards: Whole | None
+    epsilon: Number | None
     epsilons: list[Number]
+    entropy: dict[StrictStr, Number]
     robust: list[Robust]
     attacks: list[Mapped]
     pool: Mapped
     proxy: Mapped
+    sources: Counts
+    svm: Rates
+    nearest_neighbour: Rates
 
 
 class Outcome(TypedDict, total=False):
@@ -64,14 +72,31 @@ class Outcome(TypedDict, total=False):
     seconds: Number | None
 
 
+class Distill(TypedDict, total=False):
+    """How a student learned from its teacher."""
+
+    method: StrictStr | None
+    alpha: Number | None
+
+
+class Settings(TypedDict, total=False):
+    """All settings of a trial by section, the sampled point laid over them."""
+
+    student: Mapped
+    distill: Distill
+    train: Mapped
+    evaluate: Mapped
+    attack: Mapped
+
+
 class Config(TypedDict, total=False):
     """`config.json` of a job."""
 
     kind: StrictStr
     number: Whole
     seed: Seed | None
-    params: Mapped
-    settings: Mapped
+    params: dict[StrictStr, Scalar]
+    settings: Settings
     seen: list[Any]
     teachers: list[StrictStr]
 
@@ -85,15 +110,56 @@ class Forked(TypedDict):
     left_out: Mapped
 
 
+class Declared(TypedDict, total=False):
+    """A parameter of a space."""
+
+    kind: StrictStr
+    log: StrictBool
+    choices: list[Scalar] | None
+
+
+class Budget(TypedDict, total=False):
+    """Of a space."""
+
+    trials: Whole | None
+
+
+class Named(TypedDict, total=False):
+    """A section that is known by a name."""
+
+    name: StrictStr
+
+
+class Contrast(TypedDict, total=False):
+    """What a space compares above all."""
+
+    levels: list[Scalar]
+    where: dict[StrictStr, Scalar]
+
+
+class StoredSpace(TypedDict, total=False):
+    """The resolved space, by section."""
+
+    data: Named
+    space: dict[StrictStr, Declared]
+    budget: Budget
+    sampler: Named
+    contrast: Contrast | None
+    robustness: Mapped
+
+
 class Identity(TypedDict, total=False):
     """`study.json`."""
 
     id: StrictStr
     name: StrictStr
     split_hash: StrictStr
+    split_sizes: Counts
     epsilon: Number | None
+    epsilon_grids: dict[StrictStr, list[Number]]
     reference_point: tuple[Number, Number]
-    space: Mapped
+    space: StoredSpace
+    provenance: Mapped
     teachers: list[StrictStr]
     generation: Whole | None
     forked_from: Forked

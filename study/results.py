@@ -160,7 +160,7 @@ def load(path: Path | str, state: str | None = None) -> Results:
     problems = [f"{name!a} is a link or has no job's name; it was not looked into" for name in ledger.strays()]
     events = sorted(ledger.events(), key=_sequence)
     state = state or _state(ledger, events)
-    configs = _configs(ledger, problems)
+    configs = _configs(ledger, study, problems)
     selection = tolerant(lambda: ledger.document("front/selection.json"), problems) or {}
     trials, attacked = _trials(ledger, configs, state, problems), read_attacked(ledger, problems)
     survivors, undistilled = _selected(attacked.survivors, selection), read_undistilled(ledger, problems)
@@ -243,9 +243,17 @@ def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
     return "incomplete" if last == "ended" else "interrupted"
 
 
-def _configs(ledger: Ledger, problems: list[str]) -> dict[int, dict[str, Any]]:
+def _configs(ledger: Ledger, study: Mapping[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
     """Give the config of every trial by its number; empty where it is missing or damaged."""
-    return {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for n, key in _trial_keys(ledger).items()}
+    declared = (study.get("space") or {}).get("space") or {}
+    numbers = {name for name, each in declared.items() if each.get("kind") in ("float", "int")}
+    found = {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for n, key in _trial_keys(ledger).items()}
+    for trial, config in found.items():
+        point = config.get("params") or {}
+        if odd := sorted(name for name in numbers & point.keys() if isinstance(point[name], str | bool)):
+            problems.append(f"trials/{trial:06d} has no number as {odd[0]!a}, as its space declares")
+            found[trial] = {}
+    return found
 
 
 def _trial_keys(ledger: Ledger) -> dict[int, str]:

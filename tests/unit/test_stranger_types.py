@@ -12,6 +12,7 @@ import pytest
 from study.documents import read_document
 from study.durable import plain
 from study.errors import EnvironmentFault, StudyError
+from study.report.page import render
 from study.results import load
 from study.show import print_results
 from tests.strange_folder import write_strange
@@ -60,6 +61,8 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         results = load(study)
         json.dumps(plain(results.summary()), allow_nan=False)
         print_results(results)
+        if seed % 4 == 0:
+            render(results)
     except StudyError as fault:
         said = str(fault)
     finally:
@@ -74,7 +77,14 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("outcome.json", {"state": "COMPLETE", "metrics": {"robust": [None]}}, "metrics.robust.0"),
         ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": "x"}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": 1e308}}, "metrics.n"),
+        ("outcome.json", {"state": "COMPLETE", "metrics": {"robust": [{"n": 3}]}}, "metrics.robust.0.epsilon"),
+        ("outcome.json", {"state": "COMPLETE", "metrics": {"svm": True}}, "metrics.svm"),
+        ("outcome.json", {"state": "COMPLETE", "metrics": {"entropy": {"4": []}}}, "metrics.entropy.4"),
         ("config.json", {"params": "x"}, "params"),
+        ("config.json", {"params": {"alpha": None}}, "params.alpha"),
+        ("config.json", {"settings": {"train": [["x"]]}}, "settings.train"),
+        ("study.json", {"split_sizes": {"test": [1]}}, "split_sizes.test"),
+        ("study.json", {"space": {"budget": "x"}}, "space.budget"),
         ("study.json", {"reference_point": [0.1]}, "reference_point"),
         ("study.json", {"forked_from": {"study": "x", "name": "y", "left_out": {}}}, "forked_from.trials"),
         ("selection.json", {"front": [["x"]], "attacked": []}, "front.0"),
@@ -90,6 +100,17 @@ def test_the_place_is_named(name: str, document: dict[str, Any], place: str, tmp
         read_document(path)
     assert str(path) in str(caught.value)
     assert f"'{place}" in str(caught.value)
+
+
+def test_a_word_where_the_space_declares_a_number_is_left_out_and_told(study: Path) -> None:
+    path = next(study.glob("trials/*/config.json"))
+    text = path.read_text()
+    path.write_text(json.dumps(changed(json.loads(text), ("params", "temperature"), "warm")))
+    results = load(study)
+    path.write_text(text)
+    assert f"{path.parent.name} has no number as 'temperature', as its space declares" in " ".join(results.problems)
+    assert results.params(int(path.parent.name)) == {}
+    assert "temperature warm" not in render(results)
 
 
 def test_what_a_job_adds_of_its_own_may_be_anything(tmp_path: Path) -> None:

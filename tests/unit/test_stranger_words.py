@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from study import explore, show
+from study.results import load
 from tests.strange_folder import PLAN, look, write_strange
 from tests.study_folder import candidates, write_json
 
@@ -145,7 +146,7 @@ def _flat(document: Sequence[Any]) -> Iterator[str]:
             yield value
 
 
-def test_numbers_that_json_has_no_word_for_are_shown_as_unknown(
+def test_a_point_with_numbers_that_json_has_no_word_for_is_left_out_and_told(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = study / f"trials/{candidates(PLAN)[0]:06d}/config.json"
@@ -153,4 +154,5 @@ def test_numbers_that_json_has_no_word_for_are_shown_as_unknown(
     path.write_text(json.dumps(config | {"params": {"alpha": float("nan"), "horizon": float("inf")}}))
     assert show.main([str(study), "--json"]) == 0
     front = {point["trial"]: point for point in json.loads(capsys.readouterr().out)["front"]}
-    assert front[candidates(PLAN)[0]]["params"] == {"alpha": None, "horizon": None}
+    assert front[candidates(PLAN)[0]]["params"] == {}
+    assert any("damaged at 'params.alpha" in problem for problem in load(study).problems)
