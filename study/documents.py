@@ -17,18 +17,19 @@ Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 """Finite, and small enough to be written in percent."""
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Scalar = StrictBool | Number | StrictStr
 Mapped = dict[StrictStr, Any]
 Counts = dict[StrictStr, Whole]
-Rates = dict[StrictStr, Number | None]
+Shares = dict[StrictStr, Share | None]
 
 
 class Robust(TypedDict, total=False):
     """Accuracy under attack at one epsilon."""
 
     epsilon: Required[Number]
-    robust_accuracy: Number | None
+    robust_accuracy: Share | None
     survivors: Whole | None
     n: Whole | None
 
@@ -41,9 +42,9 @@ class Metrics(TypedDict, total=False):
     kind: StrictStr
     part: StrictStr
     trial: Whole | None
-    accuracy: Number | None
+    accuracy: Share | None
     nfe: Number | None
-    n: Whole | Counts | None
+    n: Whole | None
     n_adversarial: Whole | None
     parameter_count: Whole | None
     steps: Whole | None
@@ -58,8 +59,13 @@ class Metrics(TypedDict, total=False):
     pool: Mapped
     proxy: Mapped
     sources: Counts
-    svm: Rates
-    nearest_neighbour: Rates
+
+
+class Values(TypedDict, total=False):
+    """Of a trial; the second is missing where nobody asked for it."""
+
+    accuracy: Required[Share | None]
+    adversarial_accuracy: Share | None
 
 
 class Outcome(TypedDict, total=False):
@@ -67,9 +73,24 @@ class Outcome(TypedDict, total=False):
 
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
     reason: StrictStr | None
-    values: dict[StrictStr, Number | None] | None
+    values: Values | None
     metrics: Metrics | None
     seconds: Number | None
+
+
+class ClassicalMetrics(TypedDict, total=False):
+    """Of classifiers that are no networks, by split."""
+
+    n: Counts
+    svm: Shares
+    nearest_neighbour: Shares
+
+
+class Classical(TypedDict, total=False):
+    """`outcome.json` of those."""
+
+    kind: Literal["classical"]
+    metrics: ClassicalMetrics
 
 
 class Distill(TypedDict, total=False):
@@ -199,6 +220,7 @@ _KINDS = {
     "specification.json": TypeAdapter(Specification),
     "warm_start.json": TypeAdapter(WarmStart),
 }
+_CLASSICAL = TypeAdapter(Classical)
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
@@ -213,6 +235,8 @@ def read_document(path: Path) -> dict[str, Any] | None:
     document, kind = read_json(path), _KINDS.get(path.name)
     if document is None or kind is None:
         return document
+    if path.name == "outcome.json" and document.get("kind") == "classical":
+        kind = _CLASSICAL
     try:
         kind.validate_python(document)
     except ValidationError as error:

@@ -340,6 +340,7 @@ def write_outcome(
     reason: str | None = None,
 ) -> None:
     record = {"schema": 1, "key": key, "state": state, "reason": reason, "values": values, "metrics": dict(metrics)}
+    record |= {"kind": "classical"} if "classical" in key else {}
     write_json(folder / key / "outcome.json", record | {"attempt": 0, "started": STARTED, "seconds": 15.0})
 
 

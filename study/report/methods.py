@@ -131,7 +131,8 @@ def _teachers(results: Results) -> str:
         n = f"n = {int(teacher['n'])}" if pd.notna(teacher.get("n")) else "n unknown"
         entropy = ", ".join(f"{nats:.3g} at {t}" for t, nats in json.loads(teacher["entropy"]).items())
         cells = [str(teacher.get("arch", "?")), str(teacher.get("trained_on") or "unknown")]
-        rows.append([*cells, f"{100 * teacher['accuracy']:.1f} % ({n})", entropy, str(teacher["teacher"])])
+        accuracy = f"{100 * teacher['accuracy']:.1f} %" if pd.notna(teacher["accuracy"]) else "unknown"
+        rows.append([*cells, f"{accuracy} ({n})", entropy, str(teacher["teacher"])])
     header = ["architecture", "trained on", "accuracy (val_search)", "label entropy in nats, by temperature", "hash"]
     return plain_table("teachers", "Teachers", header, rows) if rows else "<p>No teacher has been trained yet.</p>"
 

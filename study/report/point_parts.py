@@ -23,8 +23,8 @@ def bars(rates: Sequence[Rate | None], colour: str) -> dict[str, Any]:
 
 
 def rate_of(value: float, n: Any) -> Rate | None:
-    """Recover the count behind a stored rate; None where its n was not stored."""
-    return None if pd.isna(n) or not n else Rate(round(float(value) * int(n)), int(n))
+    """Recover the count behind a stored rate; None where it or its n was not stored."""
+    return None if pd.isna(value) or pd.isna(n) or not n else Rate(round(float(value) * int(n)), int(n))
 
 
 def rate_lines(name: str, rate: Rate | None, value: float) -> list[str]:

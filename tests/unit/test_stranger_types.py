@@ -78,7 +78,11 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": "x"}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": 1e308}}, "metrics.n"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"robust": [{"n": 3}]}}, "metrics.robust.0.epsilon"),
-        ("outcome.json", {"state": "COMPLETE", "metrics": {"svm": True}}, "metrics.svm"),
+        ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": 1.5}}, "values.accuracy"),
+        ("outcome.json", {"state": "COMPLETE", "values": {}}, "values.accuracy"),
+        ("outcome.json", {"state": "COMPLETE", "metrics": {"n": {"test": 3}}}, "metrics.n"),
+        ("outcome.json", {"kind": "classical", "metrics": {"n": 3}}, "metrics.n"),
+        ("outcome.json", {"kind": "classical", "metrics": {"svm": True}}, "metrics.svm"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"entropy": {"4": []}}}, "metrics.entropy.4"),
         ("config.json", {"params": "x"}, "params"),
         ("config.json", {"params": {"alpha": None}}, "params.alpha"),
@@ -115,7 +119,7 @@ def test_a_word_where_the_space_declares_a_number_is_left_out_and_told(study: Pa
 
 def test_what_a_job_adds_of_its_own_may_be_anything(tmp_path: Path) -> None:
     path = tmp_path / "outcome.json"
-    document = {"state": "FAIL", "reason": "diverged", "values": None, "metrics": {"n": {"svm": 3}, "own": [1, {}]}}
+    document = {"state": "FAIL", "reason": "diverged", "values": None, "metrics": {"n": 3, "own": [1, {}]}}
     path.write_text(json.dumps(document | {"added": []}))
     assert read_document(path) == document | {"added": []}
     assert read_document(tmp_path / "config.json") is None
