@@ -7,11 +7,18 @@ what is named and of another kind is told with its place, so that nobody stumble
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required
 
-from pydantic import Field, StrictBool, StrictStr, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
 
 from study.durable import read_json
 from study.errors import EnvironmentFault
+
+
+def _scalar(value: object) -> object:
+    if isinstance(value, str | bool) or (isinstance(value, int | float) and abs(value) <= 1e15):
+        return value
+    raise ValueError("a number, a word, true or false belongs here")
+
 
 Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 """Finite, and small enough to be written in percent."""
@@ -19,7 +26,7 @@ Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Scalar = StrictBool | Number | StrictStr
+Scalar = Annotated[Any, AfterValidator(_scalar)]
 Mapped = dict[StrictStr, Any]
 Counts = dict[StrictStr, Whole]
 Shares = dict[StrictStr, Share | None]

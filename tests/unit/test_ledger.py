@@ -26,10 +26,11 @@ def ledger(tmp_path):
 
 
 def test_config_is_stored_and_may_be_written_again(ledger):
-    ledger.write_config("trials/000000", {"number": 0, "params": {"alpha": 0.5, "sizes": (1, 2)}})
+    given = {"number": 0, "params": {"alpha": 0.5}, "settings": {"student": {"sizes": (1, 2)}}}
+    ledger.write_config("trials/000000", given)
     before = (ledger.folder("trials/000000") / "config.json").stat().st_mtime_ns
-    ledger.write_config("trials/000000", {"number": 0, "params": {"alpha": 0.5, "sizes": (1, 2)}})
-    assert ledger.config("trials/000000") == {"number": 0, "params": {"alpha": 0.5, "sizes": [1, 2]}}
+    ledger.write_config("trials/000000", given)
+    assert ledger.config("trials/000000") == {**given, "settings": {"student": {"sizes": [1, 2]}}}
     assert (ledger.folder("trials/000000") / "config.json").stat().st_mtime_ns == before
     assert ledger.config("trials/000001") is None
 

@@ -199,7 +199,7 @@ def test_without_racing_or_after_a_whole_measurement_nobody_races(tmp_path: Path
     assert [job.key for job in jobs] == ["front/000000", "front/000001", "front/000002"]
     assert {job.kind for job in jobs} == {"attack"}
     earlier = a_context(tmp_path / "earlier", 3)
-    found = {"accuracy": 0.9, "n": 100, "robust": [{"robust_accuracy": 0.5}]}
+    found = {"accuracy": 0.9, "n": 100, "robust": [{"epsilon": 0.0625, "robust_accuracy": 0.5}]}
     earlier.ledger.commit("front/000001", {"state": "COMPLETE", "metrics": found})
     assert not front.is_race(earlier, front.candidates(earlier))
 

@@ -107,7 +107,7 @@ def measured(context, **points):
         context.ledger.commit(
             f"trials/{key}", {"state": "COMPLETE", "values": trial, "metrics": {"n": 100, "n_adversarial": 100}}
         )
-        found = {"accuracy": accuracy, "n": 100, "robust": [{"robust_accuracy": robust}]}
+        found = {"accuracy": accuracy, "n": 100, "robust": [{"epsilon": 0.0625, "robust_accuracy": robust}]}
         context.ledger.commit(f"front/{key}", {"state": "COMPLETE", "metrics": found})
 
 
