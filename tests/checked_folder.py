@@ -52,8 +52,6 @@ def write_checked(root: Path, checks: Checks | None = None) -> Path:
     checks = checks or Checks()
     plan = checks.plan
     folder = write_study(root, plan)
-    specification = {"schema": 2, "specification": SPECIFICATION, "checks": CHECKS, "pool": POOL, "models": {}}
-    write_json(folder / "robustness" / "specification.json", specification)
     rng = np.random.default_rng([plan.seed, 99])
     difficulty = np.random.default_rng(plan.seed).beta(1.2, 3.0, plan.images)
     for trial in attacked(plan):
@@ -66,7 +64,17 @@ def write_checked(root: Path, checks: Checks | None = None) -> Path:
     for model in sorted(path for path in (folder / "robustness").iterdir() if path.is_dir()):
         _write_checks_of(model, checks)
     _write_controls(folder, checks)
+    _write_specification(folder, plan)
     return folder
+
+
+def _write_specification(folder: Path, plan: Plan) -> None:
+    kinds = {}
+    for outcome in folder.glob("robustness/*/*-000/outcome.json"):
+        kinds[outcome.parents[1].name] = json.loads(outcome.read_text())["metrics"]["kind"]
+    parts = {"cascade": -(-plan.images // plan.shard), "transfer": 1, "checks": 1}
+    specification = {"schema": 2, "specification": SPECIFICATION, "checks": CHECKS, "pool": POOL}
+    write_json(folder / "robustness" / "specification.json", specification | {"models": kinds, "parts": parts})
 
 
 def drawn_at_random(checks: Checks) -> list[int]:

@@ -23,20 +23,9 @@ def write_strange(root: Path) -> Path:
     folder = write_checked(root, Checks(replicates=1, random=1, images=40, plan=PLAN))
     write_record(folder / RECORD, arrays())
     write_outcome(folder, RECORD, metrics(STUDENT, trial=attacked(PLAN)[0], specification=SPECIFICATION))
-    _put_in_force(folder)
     document = json.loads((folder / "study.json").read_text())
     write_json(folder / "study.json", document | {"space": read_space(KD).document(), "generation": None})
     return folder
-
-
-def _put_in_force(folder: Path) -> None:
-    path = folder / "robustness" / "specification.json"
-    kinds = {}
-    for model in path.parent.iterdir():
-        for outcome in model.glob("*-000/outcome.json"):
-            kinds[model.name] = json.loads(outcome.read_text())["metrics"]["kind"]
-    parts = {"cascade": 2, "transfer": 1, "checks": 1}
-    write_json(path, json.loads(path.read_text()) | {"models": kinds, "parts": parts})
 
 
 def look(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
