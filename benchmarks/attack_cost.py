@@ -1,6 +1,6 @@
 """What each tier of attacks costs: forwards and backwards per image, against APGD-CE followed by nine-target APGD-T.
 
-    .venv/bin/python benchmarks/attack_cost.py --tiers screen standard --images 48 [--output ...]
+    .venv/bin/python benchmarks/attack_cost.py --tiers screen standard --images 96 [--output ...]
     .venv/bin/python benchmarks/attack_cost.py --tiers full adaptive --images 16 --epsilons 0.0625 [--output ...]
 
 Counts, not times: how many images go forwards and backwards through the network, whatever the machine, and how many

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/commands.py [--only NAME ...] [--output benchmarks/commands_<hardware>_<yyyymm>.json]
 
 Each command runs in a fresh process and an empty folder. Memory is the sum of the proportional set sizes (PSS) of the
-process and everything that descends from it or belongs to its Ray session, sampled twice a second.
+process and everything that descends from it or belongs to its Ray session, sampled every two seconds.
 """
 
 import argparse
@@ -60,7 +60,7 @@ class Memory(threading.Thread):
 
     def run(self) -> None:
         """Sample until told to end."""
-        while not self.ended.wait(0.5):
+        while not self.ended.wait(2.0):
             sizes = [size for size in map(self._pss_kb, Path("/proc").glob("[0-9]*")) if size]
             if sum(sizes) > self.peak_kb:
                 self.peak_kb, self.processes = sum(sizes), len(sizes)

@@ -149,12 +149,13 @@ def kill_real(folder: Path, kills: int, seed: int, workers: int) -> dict[str, Sc
     reference = Found.in_folder(whole.folder)
     print(f"the study takes {seconds:.0f} s", flush=True)
     setting = "" if workers == 1 else f", {workers} at work, --deterministic"
-    scores = {f"Ray driver{setting}": Score(), f"Ray workers{setting}": Score()}
-    for kind, score in scores.items():
+    scores: dict[str, Score] = {}
+    for hit in ("driver", "workers"):
+        kind = f"Ray {hit}{setting}"
+        score = scores[kind] = Score()
         while score.kills < kills // 2:
-            of_driver = kind.startswith("Ray driver")
-            study = RealStudy(folder / f"{'driver' if of_driver else 'workers'}-{score.studies}", workers=workers)
-            _kill_until_done(study, draw, seconds, of_driver, kills // 2 - score.kills)
+            study = RealStudy(folder / f"{hit}-{score.studies}", workers=workers)
+            _kill_until_done(study, draw, seconds, hit == "driver", kills // 2 - score.kills)
             score.add(study, reference)
             score.started_again += study.started_again()
             print(f"{kind}: {summary(score)} {score.faults}", flush=True)

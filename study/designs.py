@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.results import Results
+from study.results import Results, declared
 from study.survivors import Survivors
 
 BLOCKS = ("seed", "teacher")
@@ -195,8 +195,7 @@ def _whole(model: Survivors) -> bool:
 def _levels(results: Results, name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
     """List the values a parameter took, in the order of the space's choices, otherwise by size."""
     found = {key(row.get(name)): row.get(name) for row in rows if key(row.get(name)) is not None}
-    declared = ((results.study.get("space") or {}).get("space") or {}).get(name)
-    choices = [key(value) for value in (declared.get("choices") or [])] if isinstance(declared, dict) else []
+    choices = [key(value) for value in declared(results.study).get(name, {}).get("choices") or []]
     in_order = all(isinstance(at, str) for at in found) or not all(isinstance(at, int | float) for at in found)
     order = {at: place for place, at in enumerate(choices)} if in_order else {}
     return tuple(found[at] for at in sorted(found, key=lambda at: (order.get(at, len(order)), *natural_order(at))))

@@ -13,15 +13,18 @@ from typing_extensions import TypedDict  # the one that pydantic reads before Py
 from study.durable import read_json
 from study.errors import EnvironmentFault
 
+_LARGEST = 1e15
+"""Small enough to be written in percent."""
+
 
 def _scalar(value: object) -> object:
-    if isinstance(value, str | bool) or (isinstance(value, int | float) and abs(value) <= 1e15):
+    if isinstance(value, str | bool) or (isinstance(value, int | float) and abs(value) <= _LARGEST):
         return value
     raise ValueError("a number, a word, true or false belongs here")
 
 
-Number = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
-"""Finite, and small enough to be written in percent."""
+Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
+"""Finite, and not too large."""
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
@@ -75,14 +78,19 @@ class Values(TypedDict, total=False):
     adversarial_accuracy: Share | None
 
 
-class Outcome(TypedDict, total=False):
-    """`outcome.json` of a job."""
+class Ended(TypedDict, total=False):
+    """How a job ended."""
 
     state: Literal["COMPLETE", "PRUNED", "FAIL"]
     reason: StrictStr | None
     values: Values | None
-    metrics: Metrics | None
     seconds: Number | None
+
+
+class Outcome(Ended, total=False):
+    """`outcome.json` of a job."""
+
+    metrics: Metrics | None
 
 
 class ClassicalMetrics(TypedDict, total=False):
@@ -93,11 +101,10 @@ class ClassicalMetrics(TypedDict, total=False):
     nearest_neighbour: Shares
 
 
-class Classical(TypedDict, total=False):
+class Classical(Ended, total=False):
     """`outcome.json` of those."""
 
-    kind: Literal["classical"]
-    metrics: ClassicalMetrics
+    metrics: ClassicalMetrics | None
 
 
 class Distill(TypedDict, total=False):

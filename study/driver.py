@@ -292,7 +292,7 @@ def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
     """
     asked = ("--stage",) if whole else ()
     if order.resume != "never":
-        return shlex.join(order.command_without(*asked)) if whole else order.command
+        return shlex.join(order.command_without(*asked))
     return shlex.join([*order.command_without("--resume", "--output", *asked), "--output", str(folder)])
 
 

@@ -15,7 +15,7 @@ from study.durable import replace_json
 from study.epsilons import headline
 from study.errors import EnvironmentFault, ResumeConflict
 from study.lease import utc_now
-from study.ledger import Ledger
+from study.ledger import Ledger, last_mark
 from study.order import Order
 from study.provenance import provenance
 from study.space.settings import differences
@@ -211,18 +211,13 @@ def check_same_teachers(ledger: Ledger, teachers: Sequence[str]) -> None:
 
 def is_complete(ledger: Ledger) -> bool:
     """Tell whether the last launch of a study finished it."""
-    return _last_end(ledger).get("type") == "finished"
+    return last_mark(ledger.events()).get("type") == "finished"
 
 
 def is_done(ledger: Ledger, order: Order) -> bool:
     """Tell whether an earlier launch finished just this: the same space in all its settings."""
-    end = _last_end(ledger)
+    end = last_mark(ledger.events())
     return end.get("type") == "finished" and _same(end.get("space"), order.space.document())
-
-
-def _last_end(ledger: Ledger) -> Mapping[str, Any]:
-    ends = [event for event in ledger.events() if event["type"] in ("launched", "interrupted", "finished")]
-    return ends[-1] if ends else {}
 
 
 def _same(stored: Any, present: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, final
@@ -24,6 +24,7 @@ STATES = ("COMPLETE", "PRUNED", "FAIL")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _KEY = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})*")
 _PAUSE = "pause"
+_MARKS = ("launched", "interrupted", "ended", "finished")
 _INSIDE_A_JOB = frozenset({"attempts", "checkpoint"})
 
 
@@ -196,6 +197,15 @@ class Ledger:
     def driver(self) -> dict[str, str] | None:
         """Return pid, host and start of the driver that runs now, or None."""
         return current_driver(self.root / "driver.lock")
+
+
+def last_mark(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the last event with which a launch began or ended, empty before the first."""
+    last: Mapping[str, Any] = {}
+    for event in events:
+        if event.get("type") in _MARKS:
+            last = event
+    return last
 
 
 def _as_read(document: Mapping[str, Any]) -> dict[str, Any]:

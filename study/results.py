@@ -26,7 +26,7 @@ from study.errors import EnvironmentFault
 from study.feasibility import objections
 from study.frames import frame_of, rows_of, storable
 from study.fronts import hypervolume, non_dominated
-from study.ledger import Ledger
+from study.ledger import Ledger, last_mark
 from study.probed import read_probes
 from study.racing import joined
 from study.records import Record, read_records
@@ -234,8 +234,7 @@ def _sequence(event: Mapping[str, Any]) -> int:
 
 
 def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
-    marks = [event["type"] for event in events if event.get("type") in ("launched", "interrupted", "ended", "finished")]
-    last = marks[-1] if marks else ""
+    last = last_mark(events).get("type")
     if last == "finished":
         return "complete"
     if ledger.driver() is not None:
@@ -243,10 +242,14 @@ def _state(ledger: Ledger, events: Sequence[Mapping[str, Any]]) -> str:
     return "incomplete" if last == "ended" else "interrupted"
 
 
+def declared(study: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Give the parameters of a study's space by name, as they are stored."""
+    return (study.get("space") or {}).get("space") or {}
+
+
 def _configs(ledger: Ledger, study: Mapping[str, Any], problems: list[str]) -> dict[int, dict[str, Any]]:
     """Give the config of every trial by its number; empty where it is missing or damaged."""
-    declared = (study.get("space") or {}).get("space") or {}
-    numbers = {name for name, each in declared.items() if each.get("kind") in ("float", "int")}
+    numbers = {name for name, each in declared(study).items() if each.get("kind") in ("float", "int")}
     found = {n: tolerant(lambda key=key: ledger.config(key), problems) or {} for n, key in _trial_keys(ledger).items()}
     for trial, config in found.items():
         point = config.get("params") or {}
@@ -271,8 +274,7 @@ def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str
         row: dict[str, Any] = {"trial": trial, "seed": config.get("seed"), "teacher": config.get("teacher")}
         row |= {"settings": json.dumps(config.get("settings") or {})}
         row |= {f"params_{name}": value for name, value in (config.get("params") or {}).items()}
-        outcome = outcomes.get(trial)
-        rows.append(row | (_outcome_row(outcome) if outcome else unfinished))
+        rows.append(row | (_outcome_row(outcome) if (outcome := outcomes.get(trial)) else unfinished))
     frame = frame_of(rows, TRIAL_COLUMNS)
     feasible = ((frame["state"] == "COMPLETE") & frame["infeasible"].isna()).to_numpy(bool)
     points = frame[["accuracy", "adversarial_accuracy"]].to_numpy(float)

@@ -193,11 +193,11 @@ class _Bench:
 
     def _attacks(self) -> Iterator[Attack]:
         draws = self.subject.draws
-        steps = APGD_CE.steps if draws == 1 else RANDOMISED_STEPS
-        yield from (FGSM, PGD_20, PGD_20_MARGIN, replace(APGD_CE, steps=steps))
+        fewer = {} if draws == 1 else {"steps": RANDOMISED_STEPS}
+        yield from (FGSM, PGD_20, PGD_20_MARGIN, replace(APGD_CE, **fewer))
         if self.brief:
             return
-        yield APGD_T if draws == 1 else replace(APGD_T, steps=RANDOMISED_STEPS)
+        yield replace(APGD_T, **fewer)
         # Those that ask for nothing but answers cost as many forwards on a randomised network as on any other.
         yield replace(SQUARE, queries=(SQUARE.queries or 1) // draws)
         yield replace(SIGNS, draws=(SIGNS.draws or 1) // draws)

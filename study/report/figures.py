@@ -18,7 +18,7 @@ from study.report.palette import FAINT, KIND_COLOURS, SERIES, SYMBOLS
 from study.report.point_parts import bars, clean_lines, hover, rate_lines, rate_of
 from study.report.stats import clean_baselines
 from study.report.wording import params_text
-from study.results import Results
+from study.results import Results, declared
 
 CONFIG = {"showSendToCloud": False, "plotlyServerURL": "", "displaylogo": False, "responsive": True}
 """Nothing may leave the page: no upload button, no server, no logo that links away."""
@@ -170,9 +170,7 @@ def _coordinate(value: Any) -> float | int | str:
 
 def _is_log(results: Results, name: str) -> bool:
     """Look the parameter up in the stored space; a log range has positive ends."""
-    space = (results.study.get("space") or {}).get("space") or (results.study.get("space") or {}).get("parameters")
-    entries = space if isinstance(space, dict) else {entry.get("name"): entry for entry in space or []}
-    return bool((entries.get(name) or {}).get("log")) if isinstance(entries.get(name), dict) else False
+    return bool(declared(results.study).get(name, {}).get("log"))
 
 
 def _search_trace(results: Results, trials: Any, name: str, faint: bool) -> go.Scatter:

@@ -81,6 +81,7 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": 1.5}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "values": {}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": {"test": 3}}}, "metrics.n"),
+        ("outcome.json", {"kind": "classical", "state": ["COMPLETE"]}, "state"),
         ("outcome.json", {"kind": "classical", "metrics": {"n": 3}}, "metrics.n"),
         ("outcome.json", {"kind": "classical", "metrics": {"svm": True}}, "metrics.svm"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"entropy": {"4": []}}}, "metrics.entropy.4"),
