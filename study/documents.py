@@ -27,12 +27,20 @@ Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 """Finite, and not too large."""
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
+Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Scalar = Annotated[Any, AfterValidator(_scalar)]
 Mapped = dict[StrictStr, Any]
-Counts = dict[StrictStr, Whole]
+Counts = dict[StrictStr, Count]
 Shares = dict[StrictStr, Share | None]
+
+
+class Tally(TypedDict):
+    """How many of all images are right."""
+
+    correct: Count
+    n: Annotated[Count, Field(ge=1)]
 
 
 class Robust(TypedDict, total=False):
@@ -40,8 +48,15 @@ class Robust(TypedDict, total=False):
 
     epsilon: Required[Number]
     robust_accuracy: Share | None
-    survivors: Whole | None
-    n: Whole | None
+    survivors: Count | None
+    n: Count | None
+
+
+def _of_all(entry: Robust) -> Robust:
+    survivors, n = entry.get("survivors"), entry.get("n")
+    if survivors is None or (n is not None and survivors <= n):
+        return entry
+    raise ValueError("survivors are some of n images")
 
 
 class Metrics(TypedDict, total=False):
@@ -54,17 +69,19 @@ class Metrics(TypedDict, total=False):
     trial: Whole | None
     accuracy: Share | None
     nfe: Number | None
-    n: Whole | None
-    n_adversarial: Whole | None
-    parameter_count: Whole | None
-    steps: Whole | None
-    evaluations: Whole | None
-    solve_failures: Whole | None
-    shards: Whole | None
+    n: Count | None
+    n_adversarial: Count | None
+    clean: Tally
+    parameter_count: Count | None
+    steps: Count | None
+    evaluations: Count | None
+    solve_failures: Count | None
+    shard: Count
+    shards: Count | None
     epsilon: Number | None
     epsilons: list[Number]
     entropy: dict[StrictStr, Number]
-    robust: list[Robust]
+    robust: list[Annotated[Robust, AfterValidator(_of_all)]]
     attacks: list[Mapped]
     pool: Mapped
     proxy: Mapped

@@ -106,17 +106,26 @@ def joined(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
             `survivors`), the first one also `clean` with the counts `correct` and `n` over all images.
 
     Returns:
-        `accuracy, n, nfe, robust` as one measurement of all images has them; None while parts are missing.
+        `accuracy, n, nfe, robust` as one measurement of all images has them; None while parts are missing, or have not
+        all that a part has.
     """
-    ordered = sorted(measured, key=lambda part: part["shard"])
-    if not ordered or [part["shard"] for part in ordered] != list(range(ordered[0]["shards"])):
+    ordered = sorted((part for part in measured if _is_counted(part)), key=lambda part: part["shard"])
+    whole = bool(ordered) and len(ordered) == ordered[0]["shards"]
+    if not whole or [part["shard"] for part in ordered] != list(range(len(ordered))):
         return None
     first, n = ordered[0], sum(part["n"] for part in ordered)
     known = [part["nfe"] is not None for part in ordered]
     nfe = sum(part["nfe"] * part["n"] for part in ordered) / n if all(known) else None
     robust = []
-    for level, entry in enumerate(first["robust"]):
-        survivors = sum(part["robust"][level]["survivors"] for part in ordered)
-        at = {"epsilon": entry["epsilon"], "norm": entry["norm"], "survivors": survivors, "n": n}
+    for entries in zip(*(part["robust"] for part in ordered), strict=False):
+        survivors = sum(entry["survivors"] for entry in entries)
+        at = {"epsilon": entries[0]["epsilon"], "norm": entries[0].get("norm"), "survivors": survivors, "n": n}
         robust.append(at | {"robust_accuracy": survivors / n})
     return {"accuracy": first["clean"]["correct"] / first["clean"]["n"], "n": n, "nfe": nfe, "robust": robust}
+
+
+def _is_counted(part: Mapping[str, Any]) -> bool:
+    """Tell whether all is there that `joined` counts on; what a stranger's folder calls a part may be anything."""
+    first = {"clean"} if part.get("shard") == 0 else set[str]()
+    has_all = part.keys() >= {"shard", "shards", "nfe", "robust"} | first and bool(part.get("n"))
+    return has_all and all(entry.get("survivors") is not None for entry in part["robust"])

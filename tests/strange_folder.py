@@ -23,9 +23,25 @@ def write_strange(root: Path) -> Path:
     folder = write_checked(root, Checks(replicates=1, random=1, images=40, plan=PLAN))
     write_record(folder / RECORD, arrays())
     write_outcome(folder, RECORD, metrics(STUDENT, trial=attacked(PLAN)[0], specification=SPECIFICATION))
+    _write_raced(folder, f"front/{attacked(PLAN)[0]:06d}")
     document = json.loads((folder / "study.json").read_text())
     write_json(folder / "study.json", document | {"space": read_space(KD).document(), "generation": None})
     return folder
+
+
+def _write_raced(folder: Path, key: str) -> None:
+    """Measure a candidate on val_front in two parts, the second of a fifth of all images, to the same end."""
+    path = folder / key / "outcome.json"
+    whole = json.loads(path.read_text())["metrics"]
+    path.unlink()
+    n = whole["n"]
+    clean = {"clean": {"correct": round(whole["accuracy"] * n), "n": n}}
+    for shard, of_part in enumerate((n - n // 5, n // 5)):
+        robust = [
+            entry | {"n": of_part, "survivors": entry["survivors"] if shard == 0 else 0} for entry in whole["robust"]
+        ]
+        part = {"shard": shard, "shards": 2, "n": of_part, "nfe": whole["nfe"], "robust": robust}
+        write_outcome(folder, f"{key}/part-{shard}", part | (clean if shard == 0 else {}))
 
 
 def look(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:

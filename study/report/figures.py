@@ -59,9 +59,9 @@ def search_figure(results: Results) -> go.Figure:
     lines = clean_baselines(results, "val_search")
     anchor = results.baselines.get("anchor") or {}
     values = anchor.get("values") or {}
-    if "adversarial_accuracy" in values:
+    if None not in (values.get("accuracy"), values.get("adversarial_accuracy")):
         traces.append(_anchor_trace(values))
-    elif "accuracy" in values:
+    elif values.get("accuracy") is not None:
         lines.append(("undistilled", float(values["accuracy"]), (anchor.get("metrics") or {}).get("n")))
     axes = {"xaxis": axis("accuracy (val_search)"), "yaxis": axis("adversarial_accuracy (val_search)")}
     return go.Figure(traces, layout(480, **axes, **clean_lines(lines)))

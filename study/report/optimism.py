@@ -61,7 +61,7 @@ def optimism(results: Results) -> list[Optimism]:
     found: list[Optimism] = []
     for row in rows_of(results.front[results.front["attacked"]]):
         model = results.survivors.get(f"student-{int(row['trial']):06d}")
-        if model is None or not model.n or row["accuracy"] is None:
+        if model is None or not model.n or None in (row["accuracy"], row["n"]):
             continue
         clean = Rate(round(row["accuracy"] * row["n"]), int(row["n"]))
         found.append(Optimism(int(row["trial"]), "clean", None, clean, Rate(int(model.clean_correct.sum()), model.n)))

@@ -237,3 +237,18 @@ def test_joined_parts_are_the_measurement_of_all_images() -> None:
     assert joined([]) is None
     assert joined(both[:1]) is None
     assert joined(both[1:]) is None
+
+
+@pytest.mark.parametrize("name", ["shard", "shards", "n", "nfe", "robust", "clean"])
+def test_a_part_without_what_a_part_has_is_missing(name: str) -> None:
+    first = _part(0, 100, 50)
+    del first[name]
+    assert joined([first, _part(1, 170, 70)]) is None
+
+
+def test_parts_that_cannot_belong_together_end_in_no_crash() -> None:
+    assert joined([_part(0, 100, 50, shards=2**50), _part(1, 170, 70)]) is None
+    assert joined([{**_part(0, 100, 50), "shards": None}, _part(1, 170, 70)]) is None
+    levels = joined([{**_part(0, 100, 50), "robust": []}, _part(1, 170, 70)])
+    assert levels is not None
+    assert levels["robust"] == []

@@ -78,6 +78,10 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": "x"}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": 1e308}}, "metrics.n"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"robust": [{"n": 3}]}}, "metrics.robust.0.epsilon"),
+        ("outcome.json", {"metrics": {"robust": [{"epsilon": 0.1, "survivors": 4, "n": 3}]}}, "metrics.robust.0"),
+        ("outcome.json", {"metrics": {"robust": [{"epsilon": 0.1, "survivors": 4}]}}, "metrics.robust.0"),
+        ("outcome.json", {"metrics": {"n_adversarial": -1}}, "metrics.n_adversarial"),
+        ("outcome.json", {"metrics": {"clean": {"correct": 0, "n": 0}}}, "metrics.clean.n"),
         ("outcome.json", {"state": "COMPLETE", "values": {"accuracy": 1.5}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "values": {}}, "values.accuracy"),
         ("outcome.json", {"state": "COMPLETE", "metrics": {"n": {"test": 3}}}, "metrics.n"),
@@ -116,6 +120,19 @@ def test_a_word_where_the_space_declares_a_number_is_left_out_and_told(study: Pa
     assert f"{path.parent.name} has no number as 'temperature', as its space declares" in " ".join(results.problems)
     assert results.params(int(path.parent.name)) == {}
     assert "temperature warm" not in render(results)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "adversarial_accuracy"])
+def test_an_anchor_that_was_not_measured_is_not_drawn(name: str, study: Path) -> None:
+    path = study / "baselines" / "anchor" / "outcome.json"
+    text = path.read_text()
+    measured = {"accuracy": 0.9, "adversarial_accuracy": 0.5}
+    drawn = []
+    for values in (measured, measured | {name: None}):
+        path.write_text(json.dumps(json.loads(text) | {"values": values}))
+        drawn.append("undistilled anchor" in render(load(study)))
+    path.write_text(text)
+    assert drawn == [True, False]
 
 
 def test_what_a_job_adds_of_its_own_may_be_anything(tmp_path: Path) -> None:
