@@ -4,7 +4,9 @@
     .venv/bin/python benchmarks/false_alarms.py build/kd --output benchmarks/false_alarms_<yyyymm>.json
 
 The healthy students are the finished trials of a study, at least 20, with gradients straight through their solver. They
-are examined on val_front; test is not touched. Doses are laid on the first of them with rk4 and with dopri5.
+are examined on val_front; test is not touched. Doses are laid on the first of them with rk4 and with dopri5. What needs
+others' images (A11) or an adaptive solver (A15) is read from what the study's own robustness stage has stored of the
+networks that it attacked, and of its healthy controls.
 About 40 minutes on 2 cores. The rates go into `study/checks/false_alarms.py`, and both tables into docs/warnings.md.
 """
 
@@ -12,7 +14,7 @@ import argparse
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -31,9 +33,11 @@ from nodekd.checks.solver_matrix import named_solvers
 from nodekd.data.dataset import DataConfig, Dataset, load
 from nodekd.models.student import OdeStudent
 from nodekd.ode.solver_text import CAP
+from study.attacked import read_attacked
 from study.checks.reading import Checked, read_checked
 from study.checks.rules import RULES
 from study.checks.verdicts import Measured, judge
+from study.controls import read_controls
 from study.durable import read_json
 from study.jobs.check import Sample, examine
 from study.jobs.integrators import training_integrator
@@ -129,6 +133,24 @@ def examined(case: Case) -> dict[str, Any]:
         "accuracy": metrics["accuracy"],
         "checks": {f"{epsilon:g}": _said(checked) for epsilon, checked in found.items()},
     }
+
+
+def stored(study: Path) -> list[dict[str, Any]]:
+    """Return what the study's own stage measured of healthy networks, for the checks that need it."""
+    problems: list[str] = []
+    ledger = Ledger(study)
+    networks = read_attacked(ledger, problems).checked
+    controls = {f"control {each.name}": each for each in read_controls(ledger, problems).found if not each.is_broken}
+    assert not problems, problems
+    rows = [_row(name, checked, ("A11",)) for name, checked in networks.items()]
+    rows += [_row(name, {each.checked.epsilon: each.checked}, ("A15",)) for name, each in controls.items()]
+    return [row for row in rows if any(row["checks"].values())]
+
+
+def _row(name: str, checked: Mapping[float, Checked], kept: tuple[str, ...]) -> dict[str, Any]:
+    checks = {f"{epsilon:g}": _said(each) for epsilon, each in checked.items()}
+    only = {epsilon: {key: said[key] for key in kept if key in said} for epsilon, said in checks.items()}
+    return {"student": name, "solver": None, "dose": None, "amount": 0.0, "accuracy": None, "checks": only}
 
 
 def _said(checked: Checked) -> dict[str, Any]:
@@ -232,7 +254,7 @@ def main() -> None:
         for row in pool.imap(examined, asked):
             rows.append(row)
             print(row["student"], row["solver"], row["dose"], row["amount"], "; ".join(spoken(row)), flush=True)
-    document = judged(rows, options.images)
+    document = judged([*rows, *stored(options.study)], options.images)
     if options.output is not None:
         options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from nodekd.attacks.frozen import frozen
-from nodekd.attacks.sources import Expectation, Features, StraightThrough, with_unit_margin
+from nodekd.attacks.sources import Expectation, Features, Rescaled, StraightThrough, with_unit_margin
 from nodekd.attacks.spec import Attack
 from nodekd.attacks.tiers import THROUGH
 from nodekd.models.student import OdeStudent
 from nodekd.ode.integrator import Integrator, finer
+from nodekd.ode.solver_text import parse_solver, solver_text
 from nodekd.scoring import logits_of
 from nodekd.shapes import Images, Labels
 
@@ -30,6 +31,10 @@ class Through:
     attacks: tuple[Attack, ...]
     sources: Mapping[str, nn.Module]
     """By the attack's name; those not named follow the usual network."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return every hyper-parameter of each attack, and of the network that it looks through, as plain values."""
+        return [attack.record() | looks_through(attack, self.sources.get(attack.name)) for attack in self.attacks]
 
 
 def through(attacks: Iterable[Attack], target: nn.Module, usual: nn.Module, images: Images, labels: Labels) -> Through:
@@ -71,6 +76,26 @@ def is_randomised(network: nn.Module, images: Images) -> bool:
 def under_solver(student: OdeStudent, integrator: Integrator) -> OdeStudent:
     """Return the same weights solved another way, with direct gradients."""
     return student.with_integrator(integrator).with_direct_gradient()
+
+
+def looks_through(attack: Attack, source: nn.Module | None = None) -> dict[str, Any]:
+    """Say which network an attack looks through, if not the usual one: by its name, and by its numbers where given."""
+    named: dict[str, Any] = {"through": THROUGH[attack.name]} if attack.name in THROUGH else {}
+    if isinstance(source, Expectation):
+        return named | {"draws_per_answer": source.draws}
+    if isinstance(source, Rescaled):
+        return named | {"logits_times": source.factor}
+    smooth = source.smooth if isinstance(source, StraightThrough) else source
+    return named | ({"gradient_of": solver_text(smooth.integrator)} if isinstance(smooth, OdeStudent) else {})
+
+
+def other_solves() -> dict[str, list[str]]:
+    """Say by examples, `rk4:16` and `dopri5:0.001`, which other solves attacks look through: what the rules give."""
+    examples = [parse_solver(text, 1.0) for text in ("rk4:16", "dopri5:0.001")]
+    return {
+        "fine": [solver_text(finer(each)) for each in examples],
+        "euler": [solver_text(euler_of(each)) for each in examples],
+    }
 
 
 def euler_of(integrator: Integrator) -> Integrator:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from study.checks.reading import Checked, read_checked
 from study.checks.verdicts import Trust, trust
 from study.errors import EnvironmentFault
@@ -19,6 +21,8 @@ SPECIFICATION = "robustness/specification.json"
 
 RECORD = "-record"
 """How the keys of jobs end that keep no bits, see `study.records`."""
+CHECKED = "checks"
+"""Name of the column for images that the checks' attacks broke."""
 _CASCADE, _TRANSFER, _ADAPTIVE, _CHECKS = "cascade", "transfer", "adaptive", "checks"
 _PARTS = (_CASCADE, _TRANSFER, _ADAPTIVE)
 Shard = tuple[Path, dict[str, Any]]
@@ -29,7 +33,7 @@ class Attacked:
     """All networks that were attacked on test, by model."""
 
     survivors: dict[str, Survivors]
-    """Bits over all attacks, the pool's and later ones included."""
+    """Bits over all attacks: the pool's, later ones and those of the checks included."""
     checked: dict[str, dict[float, Checked]]
     """Per epsilon what the checks say; a network without checks is absent."""
     incomplete: dict[str, list[str]] = field(default_factory=dict)
@@ -110,6 +114,7 @@ def read_attacked(ledger: Ledger, problems: list[str], *, adaptive: bool = True)
         if parts.get(_CHECKS)
     }
     checked = {name: each for name, each in checked.items() if each}
+    survivors = {name: _with_checks(bits, checked.get(name, {})) for name, bits in survivors.items()}
     return Attacked(survivors, checked, _incomplete(found, read, checked, in_force.get("parts")))
 
 
@@ -168,6 +173,19 @@ def _joined(model: str, read: Mapping[str, Survivors], problems: list[str]) -> S
     except ValueError as error:
         problems.append(f"{model}: {error}")
         return read[_CASCADE]
+
+
+def _with_checks(bits: Survivors, checked: Mapping[float, Checked]) -> Survivors:
+    """Count what the checks' own attacks broke, each tried alone on a part of the images: broken is broken."""
+    levels = [checked[epsilon] for epsilon in bits.epsilons if epsilon in checked]
+    if not levels or len(levels) < len(bits.epsilons):
+        return bits
+    broken = np.stack([each.broken for each in levels])[:, None]
+    attempted = np.broadcast_to(levels[0].diagnosis.correct, broken.shape)
+    part = replace(
+        bits, columns=(CHECKED,), image_id=levels[0].image_id, broken=broken, attempted=attempted, attacks=(), pool={}
+    )
+    return joined(bits, part)
 
 
 def _incomplete(

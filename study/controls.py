@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 from study.attacked import outcomes_under, tolerant
-from study.checks.expected import NEGATIVE, POSITIVE
+from study.checks.expected import NEGATIVE, POSITIVE, ROBUST
 from study.checks.reading import Checked, read_checked
 from study.ledger import Ledger
+from study.statistics import wilson
 
 FOLDER = "controls/checks"
 SPECIFICATION = "controls/specification.json"
+CLEARLY = 0.05
+"""Robust accuracy above which the interval of the robust control must lie (S24)."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Control:
         return self.name in POSITIVE
 
     @property
-    def expected(self) -> str | None:
-        """The check that must speak up; None for healthy networks."""
-        return POSITIVE[self.name][0] if self.is_broken else None
+    def expected(self) -> tuple[str, ...]:
+        """The checks that must speak up; none for healthy networks."""
+        return POSITIVE.get(self.name, ())
 
     @property
     def raised(self) -> tuple[str, ...]:
@@ -34,15 +37,32 @@ class Control:
         return tuple(each.measured.id for each in self.checked.judged if each.verdict in ("warn", "fail"))
 
     @property
+    def silent(self) -> tuple[str, ...]:
+        """Checks that should have spoken up and did not."""
+        return tuple(each for each in self.expected if each not in self.raised)
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether silence says nothing: too few images of a healthy network are right, or of a robust one survive."""
+        if self.checked.trust.word == "unchecked":
+            return True
+        right = self.checked.diagnosis.correct
+        left = int((right & ~self.checked.broken).sum())
+        return self.name == ROBUST and wilson(left, len(right)).low <= CLEARLY
+
+    @property
     def passed(self) -> bool:
-        """Whether the checks told this network rightly: the expected one spoke up, or none at all for a healthy one."""
-        return self.expected in self.raised if self.is_broken else not self.raised
+        """Whether the checks told this network rightly: the expected ones spoke up, or none about a healthy one."""
+        return not self.silent if self.is_broken else not self.raised and not self.is_mute
 
     def sentence(self) -> str:
         """Say what went wrong, for a control that did not pass."""
         if self.is_broken:
-            return f"{self.expected} stays silent about the control {self.name}, which is broken on purpose"
-        return f"{', '.join(self.raised)} speaks up about the control {self.name}, which is healthy"
+            stay = "stays" if len(self.silent) == 1 else "stay"
+            return f"{', '.join(self.silent)} {stay} silent about the control {self.name}, which is broken on purpose"
+        if self.raised:
+            return f"{', '.join(self.raised)} speaks up about the control {self.name}, which is healthy"
+        return f"too few images of the control {self.name} are right, or stay so under attack, for silence to count"
 
 
 @dataclass(frozen=True)

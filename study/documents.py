@@ -5,7 +5,7 @@ what is named and of another kind is told with its place, so that nobody stumble
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NotRequired, Required
 
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # the one that pydantic reads before Python 3.12
@@ -222,6 +222,7 @@ class Selection(TypedDict):
 
     front: list[Whole]
     attacked: list[Whole]
+    doubted: NotRequired[dict[StrictStr, list[StrictStr]]]
 
 
 class Specification(TypedDict, total=False):

@@ -173,8 +173,9 @@ def measured(n: int, epsilons: Any, correlation: float = 0.998, **changed: float
         correlation: G2.
         changed: Other values by id, `_` for `-`.
     """
-    numbers = {"P1": 0.0, "P3": 1e-7, "P5": 0.0, "P5-saturated": 0.0, "P6": 0.0, "P7": 0.0, "G2": correlation}
-    numbers |= {"G2-size": 0.01, "G4": 0.03} | {name.replace("_", "-"): value for name, value in changed.items()}
+    numbers = {"P1": 0.0, "P3": 1e-7, "P5": 0.0, "P5-saturated": 0.0, "P5-precision": 3.0, "P6": 0.0, "P7": 0.0}
+    numbers |= {"G2": correlation, "G2-size": 0.01, "G3": 0.999, "G4": 0.03}
+    numbers |= {name.replace("_", "-"): value for name, value in changed.items()}
     shares = [("P4", None), ("G1", None), ("G1-cross-entropy", None), ("A8", None)]
     shares += [(name, epsilon) for epsilon in epsilons for name in ("A1", "A2", "A3", "A4")]
     entries = [
@@ -189,11 +190,11 @@ def _write_controls(folder: Path, checks: Checks) -> None:
     n = checks.images
     correct = np.ones(n, bool)
     for name in (*POSITIVE, *NEGATIVE):
-        speaks = POSITIVE[name][0] if name in POSITIVE and name != checks.silent else None
+        speaks = POSITIVE.get(name, ()) if name != checks.silent else ()
         key = f"controls/checks/{name}-{CHECKS}"
         alone = np.zeros((1, len(ALONE) + 1, n), bool)
         alone[0, :-2, ::3] = True
-        alone[0, -1, :: 3 if speaks != "S11" else 2] = True
+        alone[0, -1, ::3] = True
         (folder / key).mkdir(parents=True)
         arrays = {"image_id": np.arange(n), "label": np.zeros(n, int), "clean_correct": correct, "broken": alone}
         np.savez(folder / key / "diagnosis.npz", **arrays, attacks=np.array([*ALONE, "rescaled-apgd-ce"]))
@@ -203,9 +204,9 @@ def _write_controls(folder: Path, checks: Checks) -> None:
         write_outcome(folder, key, {**meta, **own})
 
 
-def _loud(entry: dict[str, Any], speaks: str | None, n: int) -> dict[str, Any]:
-    if entry["id"] != speaks:
+def _loud(entry: dict[str, Any], speaks: tuple[str, ...], n: int) -> dict[str, Any]:
+    if entry["id"] not in speaks:
         return entry
     if entry["n"]:
         return entry | {"value": 0.9, "count": round(0.9 * n)}
-    return entry | {"value": 0.5 if speaks == "G2" else 1.0}
+    return entry | {"value": 0.5 if entry["id"] in ("G2", "G3") else 1.0}

@@ -39,7 +39,7 @@ from nodekd.checks.optimisation import (
     Climber,
     still_rising,
 )
-from nodekd.checks.protocol import Subject
+from nodekd.checks.protocol import Subject, changed_by_company
 from nodekd.checks.solver_matrix import SolverMatrix
 from nodekd.checks.solver_work import SolverWork, solver_work
 from nodekd.gradient_sources import under_solver
@@ -91,6 +91,8 @@ class Level:
     those asked; None but at the headline."""
     restarted: Share
     """A4: images that more starts break, and none of these attacks."""
+    further: Tensor
+    """(n,) bool: broken by what A3 and A4 ran beyond the attacks."""
     work: SolverWork | None
     """A15."""
     solvers: Tensor | None
@@ -109,6 +111,8 @@ class Diagnosed:
     levels: tuple[Level, ...]
     unbounded: Share
     """A8: images right in a ball that reaches everywhere."""
+    company: Share | None
+    """P4: attacked images, at the headline, that are another class in a batch than alone; None in draws."""
     solvers: tuple[str, ...]
     """The deployed one first; empty without an ODE."""
     solver_converged: tuple[bool, ...]
@@ -158,6 +162,7 @@ def diagnose(
         attacks=tuple(_record(bench, attack) for attack in bench.attacks),
         levels=levels,
         unbounded=unbounded,
+        company=bench.company,
         solvers=tuple(column.name for column in columns),
         solver_converged=tuple(column.converged for column in columns),
         solver_correct=torch.stack([column.right for column in columns]).cpu() if columns else None,
@@ -190,6 +195,7 @@ class _Bench:
         if isinstance(subject.network, OdeStudent) and subject.draws == 1:
             self.fine = under_solver(subject.network, finer(subject.network.integrator))
         self.attacks = tuple(self._attacks())
+        self.company = Share(0, 0) if subject.draws == 1 else None
 
     def _attacks(self) -> Iterator[Attack]:
         draws = self.subject.draws
@@ -218,6 +224,12 @@ class _Bench:
         """Score images made of those that are right, or of some of their rows (m,): inside the ball and wrong."""
         clean, labels = (self.images, self.labels) if rows is None else (self.images[rows], self.labels[rows])
         return threat.contains(made, clean) & ~correct(self.subject.target, made, labels, BATCH)
+
+    def keep_company(self, made: Images) -> None:
+        """Count the attacked images whose class depends on their batch."""
+        if self.company is not None:
+            with self.effort.on("P4"):
+                self.company = Share(changed_by_company(self.subject.network, made), len(made))
 
     def everywhere(self, bits: Tensor) -> Tensor:
         """Lay the bits of the right images among those of all, on the CPU."""
@@ -253,6 +265,8 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
     with effort.on(PGD_20_MARGIN.name):
         twice = bench.climber.climb(DOUBLED, bench.images, bench.labels, threat)
     made = {PGD_20.name: plain.images, PGD_20_MARGIN.name: twice.images}
+    if is_headline:
+        bench.keep_company(plain.images)
     for attack in bench.attacks:
         if attack.name not in made:
             with effort.on(attack.name):
@@ -261,6 +275,8 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
     by_two = wrong[PGD_20_MARGIN.name]
     wrong[PGD_20_MARGIN.name] = by_two & (twice.broken_at <= (PGD_20_MARGIN.steps or 0))
     own = torch.stack([wrong[attack.name] for attack in OWN if attack.name in wrong]).any(dim=0)
+    patient, asked = _by_patience(bench, threat, own) if is_headline and not bench.brief else (own & ~own, None)
+    again = own & ~own if bench.brief else _by_restarts(bench, threat, own)
     with effort.on("A12"):
         solvers = None if matrix is None else matrix.broken(threat, (bench.positions, plain))
     return Level(
@@ -270,8 +286,9 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
         lost=_lost(bench, {PGD_20.name: plain, PGD_20_MARGIN.name: twice}, threat),
         rising=Share(int(still_rising(twice.loss[:, ~own]).sum()), int((~own).sum())),
         doubled=Share(int((by_two & ~own).sum()), n),
-        longer=_longer(bench, threat, own) if is_headline and not bench.brief else None,
-        restarted=Share(0, 0) if bench.brief else _restarted(bench, threat, own),
+        longer=None if asked is None else Share(int(patient.sum()), asked),
+        restarted=Share(0, 0) if bench.brief else Share(int(again.sum()), n),
+        further=bench.everywhere(by_two | patient | again),
         work=_work(bench, plain.images),
         solvers=solvers,
     )
@@ -289,24 +306,28 @@ def _lost(bench: _Bench, traces: Mapping[str, Trace], threat: Threat) -> Share |
     return Share(int(torch.stack(lost).any(dim=0).sum()), len(bench.images))
 
 
-def _longer(bench: _Bench, threat: Threat, own: Tensor) -> Share:
-    """Attack survivors, evenly spaced among all, for long."""
+def _by_patience(bench: _Bench, threat: Threat, own: Tensor) -> tuple[Tensor, int]:
+    """Attack survivors, evenly spaced among all, for long: return whom that breaks (n,), and how many were asked."""
+    found = torch.zeros_like(own)
     alive = (~own).nonzero().flatten()
     wanted = min(len(alive), LONG_IMAGES, max(8, len(bench.right) // 8))
     rows = alive[torch.linspace(0, max(len(alive) - 1, 0), wanted).round().long().to(alive.device)]
     with bench.effort.on("A3"):
         steps = LONG_STEPS // bench.subject.draws
         made = bench.climber.broken_by_patience(bench.images[rows], bench.labels[rows], threat, steps)
-        return Share(int(bench.is_wrong(made, threat, rows).sum()) if len(rows) else 0, len(rows))
+        if len(rows):
+            found[rows] = bench.is_wrong(made, threat, rows)
+    return found, len(rows)
 
 
-def _restarted(bench: _Bench, threat: Threat, own: Tensor) -> Share:
-    rows = (~own).nonzero().flatten()
-    if len(rows) == 0:
-        return Share(0, len(bench.images))
-    with bench.effort.on("A4"):
-        made = bench.climber.broken_by_restarts(bench.images[rows], bench.labels[rows], threat)
-        return Share(int(bench.is_wrong(made, threat, rows).sum()), len(bench.images))
+def _by_restarts(bench: _Bench, threat: Threat, own: Tensor) -> Tensor:
+    """Return the survivors (n,) that more starts break."""
+    found, rows = torch.zeros_like(own), (~own).nonzero().flatten()
+    if len(rows):
+        with bench.effort.on("A4"):
+            made = bench.climber.broken_by_restarts(bench.images[rows], bench.labels[rows], threat)
+            found[rows] = bench.is_wrong(made, threat, rows)
+    return found
 
 
 def _work(bench: _Bench, attacked: Images) -> SolverWork | None:
@@ -329,6 +350,7 @@ def _nothing_right(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *
         doubled=empty,
         longer=empty if is_headline else None,
         restarted=empty,
+        further=none,
         work=None,
         solvers=matrix.broken(threat) if matrix is not None else None,
     )

@@ -1,5 +1,6 @@
 """What must hold before a network is attacked: mode, determinism, independence of the batch, logits, classes."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Preflight:
     """P5: whether the outputs are probabilities."""
     is_saturated: bool
     """P5: whether the probabilities are 0 and 1 in float32 for most images."""
+    precision: float
+    """P5: standard deviation of the logits over the absolute value of their mean; what is left of their digits."""
     classes: int
     """P6."""
     optimisations: int
@@ -83,6 +86,7 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
         batch_flips=int(flips.sum()),
         is_softmax=_is_softmax(scored),
         is_saturated=_is_saturated(scored),
+        precision=_precision(scored),
         classes=logits.shape[1],
         optimisations=counter.calls,
         n=len(images),
@@ -109,6 +113,12 @@ def _is_saturated(logits: Logits) -> bool:
     if len(finite) == 0:
         return False
     return float((1 - finite.softmax(dim=1).amax(dim=1)).median()) < SATURATED
+
+
+def _precision(logits: Logits) -> float:
+    finite = logits[torch.isfinite(logits).all(dim=1)].double()
+    mean = float(finite.mean().abs()) if len(finite) else 0.0
+    return float(finite.std()) / mean if mean > 0 else math.inf
 
 
 @final

@@ -14,7 +14,7 @@ from nodekd.checks.protocol import Alone, Subject
 from nodekd.gradient_sources import euler_of, under_solver
 from nodekd.models.student import OdeStudent
 from nodekd.ode.integrator import Integrator, finer, per_image
-from nodekd.ode.solver_text import CAP
+from nodekd.ode.solver_text import CAP, solver_text
 from nodekd.scoring import logits_of
 from nodekd.shapes import Images, Labels
 
@@ -40,15 +40,8 @@ def named_solvers(deployed: Integrator, training: Integrator | None) -> dict[str
     others = [finer(deployed), euler_of(deployed), *([training] if training is not None else []), tighter]
     found: dict[str, Integrator] = {}
     for each in (deployed, *others):
-        found.setdefault(solver_name(each), each)
+        found.setdefault(solver_text(each), each)
     return found
-
-
-def solver_name(integrator: Integrator) -> str:
-    """Write a solver as `nodekd.ode.solver_text` reads it; the horizon, where it is not 1, behind an @."""
-    number = integrator.evaluations if integrator.fixed else f"{integrator.rtol:g}"
-    horizon = "" if integrator.horizon == 1 else f"@{integrator.horizon:g}"
-    return f"{integrator.solver}:{number}{horizon}"
 
 
 def _tenth(tolerance: float | None) -> float | None:

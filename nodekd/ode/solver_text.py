@@ -31,6 +31,13 @@ def parse_solver(text: str, horizon: float) -> Integrator:
     return Integrator(solver, horizon, steps_for(solver, horizon, evaluations=int(evaluations)))
 
 
+def solver_text(integrator: Integrator) -> str:
+    """Write a solver as `parse_solver` reads it; the horizon, where it is not 1, behind an @."""
+    number = integrator.evaluations if integrator.fixed else f"{integrator.rtol:g}"
+    horizon = "" if integrator.horizon == 1 else f"@{integrator.horizon:g}"
+    return f"{integrator.solver}:{number}{horizon}"
+
+
 def _number(number: str, solver: str, text: str) -> float:
     try:
         return float(number)

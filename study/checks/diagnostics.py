@@ -1,4 +1,4 @@
-"""Comparisons between attacks, each alone on every image: the checks A5 to A14 (S20).
+"""Comparisons between attacks, each alone on every image: the checks A5 to A7, A9 to A13 and S11 (S20).
 
 A cascade cannot tell which attack is strong, as the later ones see the survivors of the earlier. On the diagnostic
 subset every attack ran on every image that is classified correctly, at every epsilon, with nothing carried over.
@@ -57,7 +57,6 @@ def compared(here: Diagnosis, larger: Diagnosis | None = None) -> list[Measured]
         *_only(here, own, "A10", ["square"], "Square breaks {} images that gradients do not"),
         *_only(here, own, "A11", _named(here, "transfer-"), "stored images of others break {} that gradients do not"),
         *_only(here, own, "A13", ["straight-through"], "a finer backward pass breaks {} more images"),
-        *_only(here, own, "A14", _named(here, "feature-"), "attacks on the features break {} more images"),
         *_only(here, own, "S11", _named(here, "rescaled-"), "rescaled logits break {} more images"),
     ]
     if larger is not None:

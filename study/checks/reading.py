@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 
 from study.checks.diagnostics import Diagnosis, SolverMatrix, compared
 from study.checks.false_alarms import FALSE_ALARMS
-from study.checks.verdicts import Judged, Measured, Trust, judge, trust
+from study.checks.rules import rules_for
+from study.checks.verdicts import Judged, Measured, Trust, judge, share, trust
 from study.durable import DAMAGED, open_own
 from study.survivors import Survivors
 
 FILE = "diagnosis.npz"
 TRANSFER = "transfer-"
+FEATURES = "feature-"
+CLASSES = 10
+"""Of networks whose record does not say."""
 FEWEST = 8
 """Images that are right, below which checks that count images are mute whatever is wrong."""
 
@@ -31,6 +35,10 @@ class Checked:
     trust: Trust
     diagnosis: Diagnosis
     """Each attack alone, on the diagnostic subset (S20)."""
+    image_id: NDArray[np.int64]
+    """(n,) of that subset."""
+    broken: Bits
+    """(n,) right, and broken by anything that the checks tried at this epsilon."""
     solvers: SolverMatrix | None
     """Images made through one solver, judged under another; None for networks without a solver."""
     protocol: str
@@ -45,7 +53,8 @@ def read_checked(
     Args:
         folder: Of the job that checked it.
         metrics: Of that job's outcome.
-        pool: Its survivor bits, whose columns `transfer-*` tell what others' images broke, each alone (A11).
+        pool: Its survivor bits, whose columns `transfer-*` tell what others' images broke, each alone (A11), and
+            `feature-*` what attacks on the features did (A14).
         problems: Gets a sentence if the files cannot be read.
 
     Returns:
@@ -65,6 +74,7 @@ def _checked(
 ) -> dict[float, Checked]:
     epsilons = [float(epsilon) for epsilon in metrics["epsilons"]]
     diagnoses = [_diagnosis(arrays, level, epsilon, pool) for level, epsilon in enumerate(epsilons)]
+    rules = rules_for(max(2, int(metrics.get("classes", CLASSES))))
     found: dict[float, Checked] = {}
     for level, epsilon in enumerate(epsilons):
         larger = diagnoses[level + 1] if level + 1 < len(diagnoses) else None
@@ -72,12 +82,20 @@ def _checked(
         measured = [
             *_stored(metrics, epsilon),
             *compared(diagnoses[level], larger),
+            *_features(epsilon, pool),
             *(solvers.checks() if solvers is not None else ()),
         ]
-        judged = judge(measured, FALSE_ALARMS)
+        judged = judge(measured, FALSE_ALARMS, rules)
         protocol = str(metrics.get("protocol", ""))
         found[epsilon] = Checked(
-            epsilon, judged, _trust(judged, diagnoses[level].n), diagnoses[level], solvers, protocol
+            epsilon=epsilon,
+            judged=judged,
+            trust=_trust(judged, diagnoses[level].n),
+            diagnosis=diagnoses[level],
+            image_id=arrays["image_id"],
+            broken=_broken(arrays, level, solvers),
+            solvers=solvers,
+            protocol=protocol,
         )
     return found
 
@@ -105,10 +123,32 @@ def _stored(metrics: Mapping[str, Any], epsilon: float) -> list[Measured]:
     ]
 
 
+def _broken(arrays: Mapping[str, NDArray[Any]], level: int, solvers: SolverMatrix | None) -> Bits:
+    """Return what any attack of the checks broke (n,): alone, with more steps or starts, or through another solver."""
+    found = [arrays["broken"][level].astype(bool).any(axis=0)]
+    if "further" in arrays:
+        found.append(arrays["further"][level].astype(bool))
+    if solvers is not None:
+        found.append(solvers.broken[:, 0].any(axis=0))
+    return np.logical_or.reduce(found) & arrays["clean_correct"].astype(bool)
+
+
 def _diagnosis(arrays: Mapping[str, NDArray[Any]], level: int, epsilon: float, pool: Survivors | None) -> Diagnosis:
     correct: Bits = arrays["clean_correct"].astype(bool)
     broken = {str(name): arrays["broken"][level][row].astype(bool) for row, name in enumerate(arrays["attacks"])}
     return Diagnosis(correct, broken | _transferred(arrays["image_id"], correct, epsilon, pool))
+
+
+def _features(epsilon: float, pool: Survivors | None) -> list[Measured]:
+    """Measure A14, of all images of test: what attacks on the features broke after all that went before them."""
+    if pool is None or not pool.attacked_at(epsilon):
+        return []
+    found = [*pool.alone(epsilon, FEATURES).values()]
+    if not found:
+        return []
+    count = int(np.logical_or.reduce(found).sum())
+    said = f"attacks on the features break {count} images that no attack before them does"
+    return [share("A14", count, int(pool.clean_correct.sum()), said)]
 
 
 def _transferred(image_id: NDArray[np.int64], correct: Bits, epsilon: float, pool: Survivors | None) -> dict[str, Bits]:

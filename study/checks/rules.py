@@ -5,7 +5,7 @@ decides (S22), see `study.checks.verdicts`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Literal, final
 
@@ -46,6 +46,14 @@ class Rule:
         return "warn" if self.warn is not None and beyond(self.warn) else "pass"
 
 
+def rules_for(classes: int) -> Mapping[str, Rule]:
+    """Return the rules for networks with that many classes, >= 2.
+
+    Who is right as often as by chance, wherever images may be moved, has not been attacked (A8).
+    """
+    return {**RULES, "A8": replace(RULES["A8"], fail=1 / classes)}
+
+
 RULES: Mapping[str, Rule] = {
     "P1": Rule("evaluation mode", fail=0),
     "P2": Rule("attacks stay in the ball", fail=0),
@@ -53,6 +61,7 @@ RULES: Mapping[str, Rule] = {
     "P4": Rule("independent of batch mates", warn=0.002, fail=0.01, counted=True),
     "P5": Rule("logits, not probabilities", fail=0),
     "P5-saturated": Rule("probabilities not saturated", warn=0),
+    "P5-precision": Rule("logits keep their digits", warn=1e-5, below=True),
     "P6": Rule("enough classes for every loss", warn=0),
     "P7": Rule("no optimisation in the forward pass", fail=0),
     "G1": Rule("margin has a gradient", fail=0.01, counted=True),

@@ -11,7 +11,7 @@ from typing import Literal
 
 from scipy.stats import binomtest
 
-from study.checks.rules import LEAST_IMAGES, RULES, Verdict
+from study.checks.rules import LEAST_IMAGES, RULES, Rule, Verdict
 from study.statistics import holm
 
 Word = Literal["reliable", "suspect", "unreliable", "unchecked"]
@@ -64,12 +64,15 @@ def share(identifier: str, count: int, n: int, said: str = "") -> Measured:
     return Measured(identifier, count / n if n else nan, count, n, said)
 
 
-def judge(measured: Sequence[Measured], false_alarms: Mapping[str, float]) -> tuple[Judged, ...]:
+def judge(
+    measured: Sequence[Measured], false_alarms: Mapping[str, float], rules: Mapping[str, Rule] = RULES
+) -> tuple[Judged, ...]:
     """Compare every number with its limits, and every share with what healthy networks show.
 
     Args:
         measured: The checks of one model at one epsilon.
         false_alarms: Share of images that complain in healthy networks, by check; RATE_FLOOR where not given.
+        rules: By check; see `study.checks.rules.rules_for`.
 
     Returns:
         A verdict per check, in the order given.
@@ -77,10 +80,10 @@ def judge(measured: Sequence[Measured], false_alarms: Mapping[str, float]) -> tu
     Raises:
         KeyError: If a check has no rule.
     """
-    counted = [each for each in measured if RULES[each.id].counted and each.n]
+    counted = [each for each in measured if rules[each.id].counted and each.n]
     p_values = [_p_value(each, false_alarms.get(each.id, 0.0)) for each in counted]
     adjusted = dict(zip((each.id for each in counted), holm(p_values), strict=True))
-    return tuple(_judged(each, adjusted.get(each.id, nan)) for each in measured)
+    return tuple(_judged(each, rules[each.id], adjusted.get(each.id, nan)) for each in measured)
 
 
 def _p_value(measured: Measured, rate: float) -> float:
@@ -89,8 +92,7 @@ def _p_value(measured: Measured, rate: float) -> float:
     return float(binomtest(measured.count, measured.n, max(rate, RATE_FLOOR), alternative="greater").pvalue)
 
 
-def _judged(measured: Measured, p_value: float) -> Judged:
-    rule = RULES[measured.id]
+def _judged(measured: Measured, rule: Rule, p_value: float) -> Judged:
     verdict = rule.limit(measured.value)
     speaks = not rule.counted or ((measured.count or 0) >= LEAST_IMAGES and p_value <= ALPHA)
     return Judged(measured, verdict if speaks or verdict == "absent" else "pass", p_value)

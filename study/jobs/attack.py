@@ -12,8 +12,9 @@ from nodekd.attacks.threat import Threat
 from nodekd.attacks.tiers import LONGER, SETS
 from nodekd.attacks.transfer import RECORD, pushed
 from nodekd.data.dataset import Split
-from nodekd.gradient_sources import through
+from nodekd.gradient_sources import Through, through
 from nodekd.models.student import OdeStudent, forward_evaluations
+from nodekd.ode.solver_text import solver_text
 from nodekd.streams import seed_of
 from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import subset
@@ -70,7 +71,7 @@ def run_attack(work: Work) -> Result:
     write_survivors(work.folder, ids, labels, survivals)
     if payload["keep_images"]:
         write_images(work.folder, ids, survivals, made)
-    return Result(metrics=_metrics(work, network, images, looked.attacks, survivals))
+    return Result(metrics=_metrics(work, network, images, looked, survivals) | {"followed": solver_of(usual)})
 
 
 def _carried(before: Survival | None, earlier: Sequence[Tensor]) -> Tensor | None:
@@ -89,7 +90,7 @@ def _metrics(
     work: Work,
     network: nn.Module,
     images: Tensor,
-    attacks: tuple[Attack, ...],
+    looked: Through,
     survivals: list[Survival],
 ) -> dict[str, Any]:
     payload = work.payload
@@ -102,7 +103,7 @@ def _metrics(
         "shards": payload["shards"],
         "norm": payload["norm"],
         "epsilons": payload["epsilons"],
-        "attacks": [attack.record() for attack in attacks],
+        "attacks": looked.records(),
         "attack_seed": payload["seed"],
         "pool": {"columns": list(payload["pool"]), "hash": images_digest(work.ledger, payload["pool"])},
         "after": payload["after"],
@@ -130,7 +131,16 @@ def _metrics(
 
 
 def scoring_protocol(network: nn.Module) -> dict[str, Any]:
-    """Say how images are scored: in batches, whose mates have no say in any answer (S23)."""
+    """Say how images are scored: in batches, whose mates have no say in any answer (S23), and by which solver."""
     if not isinstance(network, OdeStudent):
-        return {"batch": True, "error_control": None}
-    return {"batch": True, "error_control": "fixed steps" if network.integrator.fixed else "per image"}
+        return {"batch": True, "error_control": None, "solver": None}
+    control = "fixed steps" if network.integrator.fixed else "per image"
+    return {"batch": True, "error_control": control, "solver": solver_of(network)}
+
+
+def solver_of(network: nn.Module | None) -> str | None:
+    """Write how a network is solved, and its gradient if not directly; None of one without an ODE, and of none."""
+    if not isinstance(network, OdeStudent):
+        return None
+    gradient = network.integrator.gradient
+    return solver_text(network.integrator) + ("" if gradient == "direct" else f", {gradient}")

@@ -110,7 +110,7 @@ def examine(
     gradients = of_gradients(
         subject, (images[right], labels[right]), headline, seed, fine=any(found.solver_converged[:1])
     )
-    entries = [*of_network(subject, before, images), *gradients, *of_diagnosis(found)]
+    entries = [*of_network(subject, before, images, found.company), *gradients, *of_diagnosis(found)]
     return _metrics(subject, found) | {"measured": [entry.record() for entry in entries]}
 
 
@@ -142,6 +142,7 @@ def _write(path: Path, found: Diagnosed, sample: Sample) -> None:
         "clean_correct": found.clean_correct.numpy(),
         "attacks": np.array(names),
         "broken": torch.stack([torch.stack([level.broken[name] for name in names]) for level in found.levels]).numpy(),
+        "further": torch.stack([level.further for level in found.levels]).numpy(),
     }
     matrices = [level.solvers for level in found.levels if level.solvers is not None]
     if found.solver_correct is not None and matrices:

@@ -46,15 +46,22 @@ class Entry:
         }
 
 
-def of_network(subject: Subject, found: Preflight, images: Images) -> list[Entry]:
-    """Name P1 and P3 to P7."""
+def of_network(subject: Subject, found: Preflight, images: Images, attacked: Share | None) -> list[Entry]:
+    """Name P1 and P3 to P7.
+
+    Args:
+        subject: The network and its roles.
+        found: Its preflight.
+        images: (n c h w) unchanged ones.
+        attacked: How many attacked images are another class in a batch than alone.
+    """
     other = [each for each in of_preflight(found) if each.id not in ("P4", "P6")]
     few = Measured("P6", float(found.classes < FEWEST_CLASSES), said=f"{found.classes} classes")
-    return [Entry(each) for each in (*other, _company(subject, found, images), few)]
+    return [Entry(each) for each in (*other, _company(subject, found, images, attacked), few)]
 
 
-def _company(subject: Subject, found: Preflight, images: Images) -> Measured:
-    """Measure P4: the share of predictions that change with batch mates.
+def _company(subject: Subject, found: Preflight, images: Images, attacked: Share | None) -> Measured:
+    """Measure P4: the share of predictions, of images as they are and of attacked ones, that change with batch mates.
 
     Logits that move only choose the protocol (S23). Images scored alone have no company, so what is left to change is
     what the network, as it is deployed in batches, would say instead: where those are other classes, the number that is
@@ -62,11 +69,14 @@ def _company(subject: Subject, found: Preflight, images: Images) -> Measured:
     """
     if subject.draws > 1:
         return Measured("P4", math.nan, said="a randomised network answers otherwise every time")
-    if subject.protocol != "alone":
-        return share("P4", 0, found.n, f"logits move by {found.batch:.1g} of their deviation")
-    count = changed_by_company(subject.network, images)
-    moved = f"logits move by {found.batch:.1g} of their deviation with their batch, so images are scored alone"
-    return share("P4", count, len(images), f"{moved}; {count} of {len(images)} predictions differ in the batch")
+    count, n = (attacked.count, attacked.n) if attacked is not None else (0, 0)
+    moved = f"logits move by {found.batch:.1g} of their deviation with their batch"
+    if subject.protocol == "alone":
+        count, n = count + changed_by_company(subject.network, images), n + len(images)
+        moved += ", so images are scored alone"
+    else:
+        count, n = count + found.batch_flips, n + found.n
+    return share("P4", count, n, f"{moved}; {count} of {n} predictions, of attacked images too, differ in the batch")
 
 
 def of_gradients(subject: Subject, right: tuple[Images, Labels], threat: Threat, seed: int, fine: bool) -> list[Entry]:

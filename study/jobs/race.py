@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nodekd.attacks.cascade import Survival, worst_case
-from nodekd.attacks.spec import Attack, correct
+from nodekd.attacks.spec import correct
 from nodekd.attacks.threat import Threat
 from nodekd.data.dataset import Split
-from nodekd.gradient_sources import through
+from nodekd.gradient_sources import Through, through
 from nodekd.models.student import OdeStudent, forward_evaluations
 from nodekd.streams import seed_of
-from study.jobs.attack import ATTACK_SETS, scoring_protocol
+from study.jobs.attack import ATTACK_SETS, scoring_protocol, solver_of
 from study.jobs.networks import attack_source, trained_network
 from study.jobs.subset import subset
 from study.jobs.survivors import SURVIVORS, images_digest, read_images, write_survivors
@@ -55,7 +55,7 @@ def run_race(work: Work) -> Result:
     )
     write_survivors(work.folder, ids, labels, [found])
     clean = _clean(network, split, parts) if payload["shard"] == 0 else {}
-    return Result(metrics={**_metrics(work, network, images, looked.attacks, found), **clean})
+    return Result(metrics={**_metrics(work, network, images, looked, found), **clean, "followed": solver_of(usual)})
 
 
 def in_parts(split: Split, images: int | str, ends: list[int], salt: str) -> list[Tensor]:
@@ -104,9 +104,7 @@ def _clean(network: nn.Module, split: Split, parts: list[Tensor]) -> dict[str, A
     return {"clean": {"correct": sum(right), "n": sum(len(rows) for rows in parts)}}
 
 
-def _metrics(
-    work: Work, network: nn.Module, images: Tensor, attacks: tuple[Attack, ...], found: Survival
-) -> dict[str, Any]:
+def _metrics(work: Work, network: nn.Module, images: Tensor, looked: Through, found: Survival) -> dict[str, Any]:
     payload, n = work.payload, len(found.clean_correct)
     entry = {"epsilon": payload["epsilon"], "norm": payload["norm"], "survivors": int(found.survivors.sum()), "n": n}
     return {
@@ -114,7 +112,7 @@ def _metrics(
         **{name: payload[name] for name in ("split", "shard", "ends", "norm")},
         "shards": len(payload["ends"]),
         "epsilons": [payload["epsilon"]],
-        "attacks": [attack.record() for attack in attacks],
+        "attacks": looked.records(),
         "attack_seed": payload["seed"],
         "pool": {"columns": list(payload["pool"]), "hash": images_digest(work.ledger, payload["pool"])},
         "scoring": scoring_protocol(network),

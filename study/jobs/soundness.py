@@ -61,6 +61,7 @@ def of_preflight(found: Preflight) -> list[Measured]:
         share("P4", found.batch_flips, found.n, company),
         Measured("P5", float(found.is_softmax), said="the outputs are probabilities"),
         Measured("P5-saturated", float(found.is_saturated), said="most probabilities are 0 and 1"),
+        Measured("P5-precision", found.precision, said=f"logits differ by {found.precision:.1g} of their mean"),
         Measured("P6", float(found.classes < FEWEST_CLASSES), said=f"{found.classes} classes"),
         Measured("P7", found.optimisations, said=f"{found.optimisations} gradients are computed in a forward pass"),
     ]

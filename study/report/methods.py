@@ -83,8 +83,16 @@ def _definitions(results: Results) -> list[tuple[str, str]]:
             "An image whose ODE solve hits its cap or is not finite counts as wrong, clean and attacked.",
         ),
         ("who was attacked", str(rule)),
+        *_doubted(results),
         *_race(results),
     ]
+
+
+def _doubted(results: Results) -> list[tuple[str, str]]:
+    """Say which candidates a check called unreliable on val_front, so that they could not be chosen."""
+    doubted: dict[str, list[str]] = results.selection.get("doubted") or {}
+    said = "; ".join(f"trial {int(number)}: {', '.join(reasons)}" for number, reasons in doubted.items())
+    return [("unreliable on val_front", said)] if said else []
 
 
 def _race(results: Results) -> list[tuple[str, str]]:

@@ -102,11 +102,11 @@ def _check_cell(judged: Judged | None) -> Cell:
 
 
 def controls_table(controls: Controls) -> str:
-    """One row per control: what it is, which check must speak up about it, which did, and whether that is right."""
+    """One row per control: what it is, which checks must speak up about it, which did, and whether that is right."""
     rows: list[Row] = []
     for control in controls.found:
         kind = "broken on purpose" if control.is_broken else "healthy"
-        expected = control.expected or "none may"
+        expected = ", ".join(control.expected) or "none may"
         raised = ", ".join(control.raised) or "none"
         passed = f"{_MARKS['pass']} passed" if control.passed else f"{_MARKS['fail']} failed"
         rows.append((None, [(text, None) for text in (control.name, kind, expected, raised, passed)]))

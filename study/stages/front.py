@@ -9,7 +9,7 @@ from study.durable import replace_json
 from study.errors import StudyFailed
 from study.feasibility import objections
 from study.fronts import near_front, next_after_front, non_dominated
-from study.stages import race
+from study.stages import front_checks, race
 from study.stages.batch import Batch, Planned
 from study.stages.context import Context
 from study.stages.pipeline import Stage
@@ -32,7 +32,7 @@ FEWEST_STUDENTS = 3
 SELECTION = STUDENTS.selection
 RULE = (
     f"trials within {NEAR:g} standard errors of the search front are attacked on val_front "
-    "(APGD-CE, APGD-T, transfer); "
+    "(APGD-CE, APGD-T, transfer), unless a check calls them unreliable; "
     f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
     f"{FILL_UP_WITHIN:g} standard error"
 )
@@ -54,11 +54,23 @@ def stages(context: Context, searched: Searched = STUDENTS) -> Iterator[Stage]:
     for name in teacher_names(context):
         context.metrics(front_pool_key(name))
     trials, name = candidates(context, searched), searched.stage("front")
+    if checks := front_checks.jobs(context, trials):
+        yield Batch(context, f"{name} checks", checks)
+        trials = _believed(context, trials)
     if is_race(context, trials):
         yield from race.stages(context, trials, name)
     else:
         yield Batch(context, name, [_candidate_job(context, key) for key in trials])
     write_selection(context, searched)
+
+
+def _believed(context: Context, trials: Sequence[str]) -> list[str]:
+    """Leave out candidates that a check calls unreliable, and say so."""
+    against, kept = front_checks.doubted(context, trials), front_checks.believed(context, trials)
+    for key, trust in against.items():
+        what = "cannot be chosen" if key not in kept else "may be chosen, as a check speaks up about every candidate"
+        context.observer.note(f"{key} {what}: {trust.reasons[0]}")
+    return kept
 
 
 def is_race(context: Context, trials: Sequence[str]) -> bool:
@@ -87,7 +99,9 @@ def candidates(context: Context, searched: Searched = STUDENTS) -> list[str]:
 
 def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
     """Choose the networks for test by what val_front shows; a choice once made stays while its candidates do."""
-    found, raced = _measured(context, candidates(context, searched))
+    trials = candidates(context, searched)
+    against = front_checks.doubted(context, trials)
+    found, raced = _measured(context, front_checks.believed(context, trials))
     measured, points, errors = list(found), [], []
     for metrics in found.values():
         point = [metrics["accuracy"], metrics["robust"][0]["robust_accuracy"]]
@@ -108,6 +122,7 @@ def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
             "front": sorted(numbers[i] for i in front),
             "attacked": sorted(numbers[i] for i in chosen[: context.space.robustness.max_students]),
             "race": raced,
+            "doubted": {f"{trial_number(key):06d}": list(trust.reasons) for key, trust in against.items()},
         },
     )
     if not chosen:

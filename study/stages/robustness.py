@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nodekd.attacks.catalog import TIERS
+from nodekd.gradient_sources import looks_through, other_solves
 from study.attacked import RECORD, SPECIFICATION, read_attacked
 from study.durable import replace_json
 from study.fingerprint import fingerprint
@@ -28,7 +29,7 @@ from study.stages.teachers import attack_settings, planned_attack, teacher_keys
 SPLIT = "test"
 CLASSICAL_TEST = "baselines/classical-test"
 LARGEST_POOL = 32
-"""Networks whose images are shown to all others: teachers, then evenly among the rest by name."""
+"""Networks whose images are shown to all others."""
 
 
 def stages(context: Context) -> Iterator[Stage]:
@@ -45,6 +46,7 @@ def stages(context: Context) -> Iterator[Stage]:
     yield Batch(context, "robustness", [*jobs, *checks, *others])
     models = [model for model in models if all(context.is_complete(key) for key in attack_keys(context, model.name))]
     write_specification(context, models)
+    _say_if_thinned(context, models)
     shown = [job for model in models for job in _shown(context, model, models)]
     yield Batch(context, "transfer and records", [*shown, *(_record(context, model) for model in models)])
     doubted = _doubted(context, models)
@@ -64,7 +66,8 @@ def specification(context: Context) -> str:
         {
             "norm": robustness.norm,
             "epsilons": list(context.epsilons),
-            "attacks": [attack.record() for attack in ATTACK_SETS[robustness.tier]],
+            "attacks": [attack.record() | looks_through(attack) for attack in ATTACK_SETS[robustness.tier]],
+            "other_solves": other_solves(),
             "images": robustness.images,
             "shard": robustness.shard,
             "seed": context.space.study.seed,
@@ -80,15 +83,26 @@ def check_specification(context: Context) -> str:
 def pool_of(models: Sequence[Model]) -> dict[str, Model]:
     """Choose the networks whose images all others are shown, by name; the same ones in whatever order they come.
 
+    Where there are too many, teachers come first, then the chosen students, then evenly the rest.
+
     The undistilled baseline's are shown all of them and add none: no other network's number depends on whether a space
     asks for the baseline.
     """
-    models = [model for model in models if model.kind != UNDISTILLED.kind]
-    teachers = sorted((model for model in models if model.kind == "teacher"), key=lambda model: model.name)
-    others = sorted((model for model in models if model.kind != "teacher"), key=lambda model: model.name)
-    room = max(0, LARGEST_POOL - len(teachers))
-    step = max(1, -(-len(others) // room)) if room else len(others) + 1
-    return {model.name: model for model in [*teachers[:LARGEST_POOL], *others[::step]]}
+    kept: list[Model] = []
+    for kinds in (("teacher",), ("student",), ("random", "replicate", "twin")):
+        of_kind = sorted((model for model in models if model.kind in kinds), key=lambda model: model.name)
+        if room := LARGEST_POOL - len(kept):
+            kept += of_kind[:: max(1, -(-len(of_kind) // room))]
+    return {model.name: model for model in kept}
+
+
+def _say_if_thinned(context: Context, models: Sequence[Model]) -> None:
+    kept, all_of_them = len(pool_of(models)), sum(model.kind != UNDISTILLED.kind for model in models)
+    if kept < all_of_them:
+        context.observer.note(
+            f"the images of {kept} of {all_of_them} networks are shown to all others: teachers first, then the chosen "
+            "students, then evenly among the rest"
+        )
 
 
 def _pool_identity(pool: dict[str, Model]) -> str:
@@ -111,6 +125,11 @@ def write_specification(context: Context, models: Sequence[Model]) -> None:
 
 def record_access(context: Context) -> None:
     """Write down that test is read, by which networks and attacks; the same access resumed is written once."""
+    write_access(context, access_of(context))
+
+
+def access_of(context: Context) -> dict[str, Any]:
+    """Say all that test is asked by this stage; anything else of it makes another access."""
     robustness = context.space.robustness
     access = {
         "specification": specification(context),
@@ -125,9 +144,10 @@ def record_access(context: Context) -> None:
         "tier": robustness.tier,
         "images": robustness.images,
         "check_images": robustness.check_images,
+        "controls": controls.are_wanted(context),
+        "cube": list(robustness.cube),
     }
-    baseline = {"undistilled": undistilled_networks(context)} if robustness.undistilled_search else {}
-    write_access(context, access | baseline)
+    return access | ({"undistilled": undistilled_networks(context)} if robustness.undistilled_search else {})
 
 
 def _shards(context: Context) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.attacked import SPECIFICATION, read_attacked
+from study.attacked import CHECKED, SPECIFICATION, read_attacked
 from study.checks.expected import NEGATIVE, POSITIVE
 from study.controls import FOLDER, read_controls
 from study.ledger import Ledger
@@ -55,17 +55,33 @@ class Folder:
             attempted=np.ones_like(broken),
         )
 
-    def check(self, model: str, attacks: dict[str, list[np.ndarray]], measured: Any = (), key: str = "") -> None:
+    def check(
+        self,
+        model: str,
+        attacks: dict[str, list[np.ndarray]],
+        measured: Any = (),
+        key: str = "",
+        further: list[np.ndarray] | None = None,
+        solver_broken: np.ndarray | None = None,
+        correct: int = 50,
+        **more: Any,
+    ) -> None:
         key = key or f"robustness/{model}/s-checks-c"
         identity = {"model": model, "kind": "student", "trial": 1, "part": "checks", "specification": "c"}
-        self.outcome(key, identity | {"epsilons": EPSILONS, "measured": list(measured), "protocol": "batch"})
+        said = {"epsilons": EPSILONS, "measured": list(measured), "protocol": "batch"}
+        self.outcome(key, identity | said | more)
         broken = np.stack([[column[level] for column in attacks.values()] for level in range(2)])
+        arrays = {"further": np.stack(further)[:, :50]} if further is not None else {}
+        if solver_broken is not None:
+            of_solvers = {"solvers": np.array(["rk4:16", "euler:16"]), "solver_converged": np.array([True, False])}
+            arrays |= of_solvers | {"solver_correct": np.ones((2, 50), dtype=bool), "solver_broken": solver_broken}
         np.savez(
             self.root / key / "diagnosis.npz",
             image_id=IDS[:50],
-            clean_correct=np.ones(50, dtype=bool),
+            clean_correct=np.arange(50) < correct,
             attacks=np.array(list(attacks)),
             broken=broken[..., :50],
+            **arrays,
         )
 
     def read(self):
@@ -90,6 +106,50 @@ def test_the_worst_case_is_over_all_parts_and_what_a_smaller_epsilon_broke_stays
     assert np.flatnonzero(~found.robust(0.1)).tolist() == [1, 3, 99]
     assert np.flatnonzero(~found.robust(0.2)).tolist() == [1, 2, 3, 4, 99]
     assert folder.problems == []
+
+
+def test_what_the_checks_broke_is_broken(folder: Folder):
+    """The attacks of the checks are attacks: alone, with more steps, or through another solver judged as deployed."""
+    folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": [bits(1), bits(1, 2)]})
+    folder.check("a", {"square": [bits(4), bits()], "pgd-20": [bits(), bits(5)]}, further=[bits(6), bits(7)])
+    found = folder.read().survivors["a"]
+    assert found.columns == ("carried", "pgd-20", CHECKED)
+    assert np.flatnonzero(~found.robust(0.1)).tolist() == [1, 4, 6, 99]
+    assert np.flatnonzero(~found.robust(0.2)).tolist() == [1, 2, 4, 5, 6, 7, 99]
+    assert found.counts(0.1)[-1] == (CHECKED, 50, 2)
+    matrix = np.zeros((2, 2, 2, 50), dtype=bool)
+    matrix[0, 1, 0, 8] = True  # through another solver, judged under the deployed one
+    matrix[0, 0, 1, 9] = True  # the other way round: says nothing about the deployed one
+    folder.check("a", {"square": NOTHING}, solver_broken=matrix)
+    assert np.flatnonzero(~folder.read().survivors["a"].robust(0.1)).tolist() == [1, 8, 99]
+
+
+def test_checks_at_other_epsilons_add_nothing(folder: Folder):
+    folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": NOTHING})
+    folder.check("a", {"square": [bits(4), bits()]}, epsilons=[0.1, 0.3])
+    assert folder.read().survivors["a"].columns == ("carried", "pgd-20")
+
+
+def test_attacks_on_the_features_that_break_more_make_a_number_unreliable(folder: Folder):
+    """A14 is of all images, after the attacks before it; two images decide nothing here either."""
+    folder.check("a", {"pgd-20": NOTHING, "fgsm": NOTHING})
+    folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": NOTHING})
+    folder.attack("a", "adaptive", {"feature-l1": [bits(1), bits(1)], "feature-l2": [bits(2)] * 2}, closed_pool="p")
+    assert folder.read().checked["a"][0.1].trust.word == "reliable"
+    folder.attack("a", "adaptive", {"feature-l1": [bits(1, 5), bits(1)], "feature-l2": [bits(2)] * 2}, closed_pool="p")
+    here, larger = folder.read().checked["a"].values()
+    (found,) = [each for each in here.judged if each.measured.id == "A14"]
+    assert (found.verdict, found.measured.count, found.measured.n) == ("fail", 3, 99)
+    assert (here.trust.word, larger.trust.word) == ("unreliable", "reliable")
+
+
+def test_who_is_right_by_chance_wherever_images_may_be_moved_was_not_attacked(folder: Folder):
+    """A8's limit is one over the classes: three of ten fail there, and only warn where two classes are."""
+    stays = {"id": "A8", "epsilon": None, "value": 0.3, "count": 15, "n": 50, "said": ""}
+    folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": NOTHING})
+    for classes, word in ((10, "unreliable"), (2, "suspect"), (100, "unreliable")):
+        folder.check("a", {"pgd-20": NOTHING}, [stays], classes=classes)
+        assert folder.read().trust_of("a", 0.1).word == word
 
 
 def test_parts_under_another_specification_or_pool_are_not_shown(folder: Folder):
@@ -175,7 +235,7 @@ def test_a_silent_check_fails_its_own_test_and_a_healthy_network_must_be_let_alo
     folder.write("controls/specification.json", {"specification": "c"})
     speaks = {"id": "P5", "epsilon": None, "value": 1.0, "count": None, "n": None, "said": ""}
     for name, measured in {"softmax": [speaks], "quantised": [], "rk4": [speaks], "dopri5": []}.items():
-        folder.check(name, {"pgd-20": NOTHING}, measured, f"{FOLDER}/{name}-c")
+        folder.check(name, {"pgd-20": NOTHING, "fgsm": NOTHING}, measured, f"{FOLDER}/{name}-c")
     problems: list[str] = []
     controls = read_controls(Ledger(folder.root), problems)
     assert {each.name: each.passed for each in controls.found} == {
@@ -185,12 +245,43 @@ def test_a_silent_check_fails_its_own_test_and_a_healthy_network_must_be_let_alo
         "dopri5": True,
     }
     assert controls.faults == [
-        "G1 stays silent about the control quantised, which is broken on purpose",
+        "G1, A8 stay silent about the control quantised, which is broken on purpose",
         "P5 speaks up about the control rk4, which is healthy",
         *(f"the control {name} is missing" for name in controls.missing),
     ]
     assert set(controls.missing) == {*POSITIVE, *NEGATIVE} - {each.name for each in controls.found}
     assert "adversarial" in controls.missing
+
+
+def test_all_checks_that_must_speak_up_about_a_broken_network_must(folder: Folder):
+    folder.write("controls/specification.json", {"specification": "c"})
+    flat = {"id": "G1", "epsilon": None, "value": 1.0, "count": 50, "n": 50, "said": ""}
+    for entries, silent in (([flat], ("A8",)), ([flat, flat | {"id": "A8"}], ())):
+        folder.check("quantised", {"pgd-20": NOTHING, "fgsm": NOTHING}, entries, f"{FOLDER}/quantised-c")
+        assert {(each.silent, each.passed) for each in read_controls(Ledger(folder.root), []).found} == {
+            (silent, not silent)
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "correct", "broken", "passed"),
+    [
+        ("rk4", 50, 50, True),
+        ("rk4", 7, 0, False),
+        ("adversarial", 50, 40, True),
+        ("adversarial", 50, 47, False),
+        ("adversarial", 50, 50, False),
+    ],
+)
+def test_silence_about_a_healthy_network_counts_only_where_there_was_something_to_doubt(
+    folder: Folder, name: str, correct: int, broken: int, passed: bool
+):
+    folder.write("controls/specification.json", {"specification": "c"})
+    row = [bits(*range(broken))] * 2
+    folder.check(name, {"pgd-20": row, "fgsm": row}, key=f"{FOLDER}/{name}-c", correct=correct)
+    for control in read_controls(Ledger(folder.root), []).found:
+        assert control.passed == passed
+        assert passed or control.sentence().startswith(f"too few images of the control {name} are right")
 
 
 def promise(folder: Folder, **more: Any) -> None:

@@ -90,6 +90,18 @@ def test_each_defect_shows_in_its_own_number() -> None:
     assert preflight(HEALTHY, IMAGES[:1]).batch < 1e-5
 
 
+def test_digits_that_an_offset_takes_show_as_lost_precision() -> None:
+    with torch.no_grad():
+        logits = HEALTHY(IMAGES)
+    assert preflight(HEALTHY, IMAGES).precision == pytest.approx(float(logits.std() / logits.mean().abs()), rel=1e-4)
+    for offset in (1e3, 1e5):
+        found = preflight(Around(after=lambda z, offset=offset: z + offset), IMAGES).precision
+        assert found == pytest.approx(float(logits.std()) / offset, rel=0.05)
+        assert RULES["P5-precision"].limit(found) == ("warn" if float(logits.std()) / offset < 1e-5 else "pass")
+    assert RULES["P5-precision"].limit(preflight(Around(after=lambda z: z + 1e6), IMAGES).precision) == "warn"
+    assert RULES["P5-precision"].limit(preflight(Around(after=lambda z: z - z), IMAGES).precision) == "pass"
+
+
 def test_a_network_that_fails_on_some_images_is_looked_at_without_them() -> None:
     def failing(z: Tensor) -> Tensor:
         return torch.where(torch.arange(len(z))[:, None] % 2 == 0, z, torch.nan) if len(z) > 1 else z * torch.nan

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from nodekd.attacks.sources import Expectation, Rescaled, StraightThrough
 from nodekd.attacks.tiers import SETS
-from nodekd.gradient_sources import euler_of, is_randomised, through
+from nodekd.gradient_sources import euler_of, is_randomised, looks_through, other_solves, through
 from nodekd.models.student import OdeStudent, StudentConfig, build_student
-from nodekd.ode.integrator import Integrator
+from nodekd.ode.integrator import Integrator, finer
+from nodekd.ode.solver_text import parse_solver
 
 IMAGES, LABELS = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6)
 
@@ -72,3 +73,33 @@ def test_a_randomised_network_is_looked_at_through_its_expectation():
     assert not is_randomised(Linear(), IMAGES[:0])
     found = through(SETS["screen"], Noisy(), Noisy(), IMAGES, LABELS)
     assert all(isinstance(found.sources[attack.name], Expectation) for attack in found.attacks)
+
+
+def test_a_record_says_what_its_attack_looked_through():
+    target = student(Integrator("rk4", steps=4))
+    found = through(SETS["adaptive"], target, target, IMAGES, LABELS)
+    records = {record["name"]: record for record in found.records()}
+    assert parse_solver(records["pgd-20-fine"]["gradient_of"], 1.0) == finer(target.integrator)
+    assert records["straight-through-pgd-100"]["gradient_of"] == records["pgd-20-fine"]["gradient_of"]
+    assert records["pgd-20-euler"]["gradient_of"] == "euler:16"
+    rescaled = found.sources["rescaled-apgd-ce"]
+    assert isinstance(rescaled, Rescaled)
+    assert records["rescaled-apgd-ce"]["logits_times"] == rescaled.factor
+    assert records["feature-l1"]["through"] == "features"
+    assert "through" not in records["apgd-ce"]
+    for attack in found.attacks:
+        assert attack.record().items() <= records[attack.name].items()
+        assert looks_through(attack).items() <= records[attack.name].items(), "what is hashed is what is recorded"
+
+
+def test_a_record_of_a_randomised_network_says_over_how_many_draws():
+    noisy = Noisy()
+    records = through(SETS["standard"], noisy, noisy, IMAGES, LABELS).records()
+    assert {record["draws_per_answer"] for record in records} == {10}
+
+
+def test_the_rules_for_other_solves_show_in_examples():
+    assert other_solves() == {
+        "fine": ["rk4_classic:32", "rk4_classic:64"],
+        "euler": ["euler:16", "euler:32"],
+    }

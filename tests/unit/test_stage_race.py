@@ -21,6 +21,7 @@ from study.ledger import Ledger
 from study.results import load as load_results
 from study.space.reader import read_space
 from study.stages import front, race
+from study.stages.batch import Batch
 from study.stages.context import Context, Facts
 from study.stages.pipeline import Pipeline
 from study.stages.search import trial_key
@@ -32,7 +33,13 @@ ENDS = (100, 250, 500, 1000, 1200)
 
 
 class Silent:
-    """An observer that does not listen."""
+    """An observer that remembers notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def __getattr__(self, name):
         return lambda *_: None
@@ -44,8 +51,24 @@ class Truth:
 
     robust: np.ndarray
     clean: list[int]
+    masked: frozenset[int] = frozenset()
+    """Whose gradients lie."""
+
+    def check(self, ledger: Ledger, job: Job) -> None:
+        n, payload = 20, job.payload
+        correlation = 0.5 if int(payload["network"].rpartition("/")[2]) in self.masked else 0.999
+        folder = ledger.folder(job.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        bits = {"image_id": np.arange(n), "clean_correct": np.ones(n, bool), "broken": np.zeros((1, 1, n), bool)}
+        np.savez(folder / "diagnosis.npz", attacks=np.array(["pgd-20"]), **bits)
+        said = {"id": "G2", "epsilon": None, "value": correlation, "count": None, "n": None, "said": "low"}
+        metrics = {"epsilons": payload["epsilons"], "measured": [said], "n": n}
+        ledger.commit(job.key, {"state": "COMPLETE", "metrics": payload["identity"] | metrics})
 
     def run(self, ledger: Ledger, job: Job) -> None:
+        if job.kind == "check":
+            self.check(ledger, job)
+            return
         trial, part = int(job.key.split("/")[1]), job.payload["shard"]
         start, end = (0, *ENDS)[part], ENDS[part]
         bits = self.robust[trial, start:end]
@@ -91,6 +114,11 @@ def run(context: Context, truth: Truth, engine=None) -> list[str]:
     return done
 
 
+def notes_of(context: Context) -> list[str]:
+    assert isinstance(context.observer, Silent)
+    return context.observer.notes
+
+
 def selection_of(context: Context) -> dict:
     return read_json(context.ledger.root / front.SELECTION) or {}
 
@@ -98,6 +126,7 @@ def selection_of(context: Context) -> dict:
 def test_the_surely_beaten_are_not_attacked_further(tmp_path: Path, truth: Truth) -> None:
     context = a_context(tmp_path / "s", 6)
     done = run(context, truth)
+    done = [key for key in done if not key.startswith("front/checks/")]
     parts = {number: sum(key.startswith(f"front/{number:06d}/") for key in done) for number in range(6)}
     assert parts[0] == parts[1] == parts[5] == len(ENDS)
     assert parts[2] == 1
@@ -122,6 +151,40 @@ def test_the_surely_beaten_are_not_attacked_further(tmp_path: Path, truth: Truth
     assert race_of["attacked"] == sum(np.diff((0, *ENDS))[int(key[-1])] for key in done)
     assert race_of["attacked"] < race_of["of"] == 6 * IMAGES
     assert "not attacked further" in found["rule"]
+
+
+def test_who_is_unreliable_on_val_front_sends_nobody_off_and_is_not_chosen(tmp_path: Path, truth: Truth) -> None:
+    """0 beats 2, 3 and 4; with its gradients masked it is not measured, and 4 beats the other two."""
+    masked = replace(truth, masked=frozenset({0}))
+    context = a_context(tmp_path / "s", 6)
+    done = run(context, masked)
+    found = selection_of(context)
+    assert not any(key.startswith("front/000000") for key in done)
+    assert 0 not in {*found["front"], *found["candidates"], *found["attacked"]}
+    assert 0 not in {each["beaten_by"] for each in found["race"]["left"]}
+    assert list(found["doubted"]) == ["000000"]
+    assert found["doubted"]["000000"][0].startswith("G2")
+    assert [note[:35] for note in notes_of(context)] == ["trials/000000 cannot be chosen: G2 "]
+    assert run(context, masked) == [], "resumed, it is decided alike"
+    assert selection_of(context) == found
+
+
+def test_where_everybody_is_doubted_all_are_measured(tmp_path: Path, truth: Truth) -> None:
+    context = a_context(tmp_path / "s", 6)
+    run(context, replace(truth, masked=frozenset(range(6))))
+    found = selection_of(context)
+    assert found["front"] == [0, 1, 5]
+    assert len(found["doubted"]) == 6
+    assert all("may be chosen, as a check speaks up about every candidate" in note for note in notes_of(context))
+    assert len(notes_of(context)) == 6
+
+
+@pytest.mark.parametrize("tier", ["screen", "standard"])
+def test_a_first_look_and_a_smoke_study_check_nobody(tmp_path: Path, truth: Truth, tier: str) -> None:
+    context = replace(a_context(tmp_path / "s", 6, f"robustness.tier={tier}"), smoke=tier != "screen")
+    first = next(front.stages(context))
+    assert isinstance(first, Batch)
+    assert next(iter(first.keys)) == "front/000000/part-0"
 
 
 def test_the_front_is_that_of_measuring_everybody_whole(tmp_path: Path, truth: Truth) -> None:
@@ -191,7 +254,7 @@ def test_a_candidate_whose_job_failed_neither_races_nor_beats(tmp_path: Path, tr
 
 
 def test_without_racing_or_after_a_whole_measurement_nobody_races(tmp_path: Path) -> None:
-    context = a_context(tmp_path / "off", 3, "robustness.racing=false")
+    context = a_context(tmp_path / "off", 3, "robustness.racing=false", "robustness.tier=screen")
     jobs = []
     pipeline = Pipeline(front.stages(context))
     while (job := pipeline.next()) is not None and len(jobs) < 3:

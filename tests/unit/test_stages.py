@@ -43,7 +43,7 @@ def context(tmp_path):
         observer=Watcher(),
         is_complete=complete,
         metrics=lambda key: ledger.outcome(key)["metrics"],
-        space=SimpleNamespace(robustness=SimpleNamespace(max_students=8, racing=False)),
+        space=SimpleNamespace(robustness=SimpleNamespace(max_students=8, racing=False, tier="screen")),
         smoke=False,
     )
 
