@@ -87,6 +87,25 @@ def steps_up_the_stairs(start: Tensor) -> Tensor:
     return torch.ceil((0.8 - start).clamp_min(0) * 8).long().sum(dim=1)
 
 
+class Noisy(nn.Module):
+    """Shakes what a network sees by a twentieth, from the global random state."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images + 0.05 * torch.randn(images.shape))
+
+
+class AboveTheMean(nn.Module):
+    """Class 1 of images whose first pixel is brighter than in their batch on average; alone, nobody's is."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = images.flatten(1)[:, 0]
+        return torch.stack([torch.full_like(bright, 1e-3), bright - bright.mean()], dim=1)
+
+
 class Decay(nn.Module):
     """dy/dt = (-y1, 0), and counts how often it is asked for each image: one Euler step over [0, 1] forgets y1."""
 

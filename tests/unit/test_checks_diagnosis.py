@@ -23,6 +23,7 @@ from tests.known_networks import (
     BALL,
     Decay,
     NarrowHole,
+    Noisy,
     Solid,
     Staircase,
     Stiffer,
@@ -306,17 +307,6 @@ def test_who_asks_how_often_is_counted() -> None:
     assert asked["A4"] == pytest.approx(((4 * 21 + 1) * right, 4 * 20 * right))
 
 
-class Noisy(nn.Module):
-    """A linear network that shakes what it sees, from the global random state."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = linear(torch.tensor([6.0, -4.0]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.inner(images + 0.05 * torch.randn(images.shape))
-
-
 def same(first: Diagnosed, second: Diagnosed) -> bool:
     """Compare all bits and counts."""
     counts = [
@@ -350,7 +340,7 @@ def test_a_diagnosis_is_its_seeds_and_leaves_no_trace() -> None:
 
 
 def test_a_randomised_network_is_asked_for_its_expectation() -> None:
-    network, (images, _) = Noisy(), grey(24, 1, 2)
+    network, (images, _) = Noisy(linear(torch.tensor([6.0, -4.0]))), grey(24, 1, 2)
     images = images + torch.linspace(-0.2, 0.2, 24).view(-1, 1, 1, 1) * torch.tensor([1.0, -1.0])
     labels, subject = (images[:, 0, 0, 0] > 0.5).long(), subject_of(network, network, preflight(network, images))
     assert subject.draws == 10

@@ -14,25 +14,12 @@ from nodekd.checks.solver_work import SolverWork, solver_work
 from nodekd.gradient_sources import RANDOMISED
 from nodekd.ode.integrator import Integrator
 from nodekd.ode.solver_text import parse_solver
-from tests.known_networks import Decay, Stiffer, flowing, linear
+from tests.known_networks import AboveTheMean, Decay, Noisy, Stiffer, flowing, linear
 
 WEIGHT = torch.tensor([3.0, -1.0])
 IMAGES = torch.rand(12, 1, 1, 2, generator=torch.Generator().manual_seed(4))
 RK4 = Integrator("rk4", 1.0, steps=2)
 ADAPTIVE = Integrator("dopri5", 1.0, steps=None, rtol=1e-3, atol=1e-3, error_control="image")
-
-
-class Noisy(nn.Module):
-    def forward(self, images: Tensor) -> Tensor:
-        return images.flatten(1) + 0.1 * torch.randn(len(images), 2)
-
-
-class AboveTheMean(nn.Module):
-    """Class 1 of images that are brighter than their batch on average; alone, nobody is."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        bright = images.flatten(1)[:, 0]
-        return torch.stack([torch.full_like(bright, 1e-3), bright - bright.mean()], dim=1)
 
 
 def chosen(network: nn.Module, source: nn.Module | None = None) -> Subject:
@@ -66,7 +53,7 @@ def test_who_answers_otherwise_in_company_is_scored_alone_and_attacked_in_batche
 
 
 def test_who_answers_otherwise_twice_is_followed_and_scored_in_expectation() -> None:
-    network, source = Noisy(), Noisy()
+    network, source = Noisy(nn.Flatten()), Noisy(nn.Flatten())
     found = chosen(network)
     assert (found.protocol, found.draws, found.network) == ("batch", 10, network)
     assert isinstance(found.source, Expectation)

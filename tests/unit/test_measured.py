@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nodekd.attacks.threat import Threat
 from nodekd.checks.diagnosis import Diagnosed, Level, Share, diagnose
@@ -15,7 +15,7 @@ from nodekd.checks.solver_work import SolverWork
 from study.checks.rules import RULES
 from study.checks.verdicts import Measured, judge
 from study.jobs.measured import Entry, of_diagnosis, of_network
-from tests.known_networks import BALL, Solid, grey, linear
+from tests.known_networks import BALL, AboveTheMean, Noisy, Solid, grey, linear
 
 WHOLE = Level(
     threat=Threat("linf", 0.125),
@@ -152,19 +152,6 @@ def test_a_network_that_nothing_moves_is_measured_named_and_judged() -> None:
     assert spoke == {"A8"}
 
 
-class AboveTheMean(nn.Module):
-    """Class 1 of images that are brighter than their batch on average; alone, nobody is."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        bright = images.flatten(1)[:, 0]
-        return torch.stack([torch.full_like(bright, 1e-3), bright - bright.mean()], dim=1)
-
-
-class Noisy(nn.Module):
-    def forward(self, images: Tensor) -> Tensor:
-        return images.flatten(1) + 0.1 * torch.randn(len(images), 2)
-
-
 def test_company_is_counted_on_all_images_of_who_is_scored_alone() -> None:
     """P4: half of the images are another class in their batch."""
     images = torch.linspace(0, 1, 64).view(-1, 1, 1, 1).repeat(1, 1, 1, 2)
@@ -172,7 +159,7 @@ def test_company_is_counted_on_all_images_of_who_is_scored_alone() -> None:
     for name, network in {
         "coupled": AboveTheMean(),
         "plain": linear(torch.tensor([1.0, 2.0])),
-        "noisy": Noisy(),
+        "noisy": Noisy(nn.Flatten()),
     }.items():
         found = preflight(network, images[:16])
         entries = of_network(subject_of(network, network, found), found, images)
