@@ -61,6 +61,8 @@ TRACES = {
     "flat after half": ([min(step, 20.0) for step in LINE], False),
     "a tenth of the rise at the end": ([*[min(step, 18.0) for step in LINE[:-1]], 20.0], False),
     "a little more than a tenth": ([*[min(step, 17.0) for step in LINE[:-1]], 20.0], True),
+    "all at the first of the last ten steps": ([*[0.0] * 31, *[1.0] * 10], True),
+    "all at the step before them": ([*[0.0] * 30, *[1.0] * 11], False),
     "up and down again": ([20 - abs(step - 20) for step in LINE], False),
     "falling": (LINE[::-1], False),
     "flat": ([1.0] * 41, False),
