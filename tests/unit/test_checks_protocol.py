@@ -92,7 +92,7 @@ class Fails(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         bright = images.flatten(1)[:, 0]
         failed = (bright < 0.3).any().expand(len(images)) if self.together else (bright < 0.3) & (len(images) == 1)
-        return torch.where(failed[:, None], torch.nan, torch.stack([0 * bright, bright], dim=1))
+        return torch.where(failed[:, None], torch.nan, torch.stack([bright, 0 * bright], dim=1))
 
 
 def test_a_failed_solve_is_a_class_of_its_own_and_takes_nobody_along() -> None:
