@@ -111,6 +111,12 @@ class Trace:
     last: Images
     """(b c h w) last iterate of every image, what adversarial training trains on; an image that left keeps its best."""
 
+    @property
+    def made_at(self) -> Tensor:
+        """(b,) int64 step of the best iterate."""
+        highest = torch.nan_to_num(self.loss, nan=-torch.inf).argmax(dim=0)
+        return torch.where(self.broken_at >= 0, self.broken_at, highest)
+
 
 @dataclass
 class _Progress:

@@ -197,6 +197,11 @@ class _Bench:
         self.attacks = tuple(self._attacks())
         self.company = Share(0, 0) if subject.draws == 1 else None
 
+    @property
+    def scores_otherwise(self) -> bool:
+        """Whether what an attack sees broken on its way may not be what is scored: other company, or other draws."""
+        return self.subject.target is not self.subject.judge or self.subject.draws > 1
+
     def _attacks(self) -> Iterator[Attack]:
         draws = self.subject.draws
         fewer = {} if draws == 1 else {"steps": RANDOMISED_STEPS}
@@ -273,7 +278,7 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
                 made[attack.name] = bench.made_by(attack, threat)
     wrong = {attack.name: bench.is_wrong(made[attack.name], threat) for attack in bench.attacks}
     by_two = wrong[PGD_20_MARGIN.name]
-    wrong[PGD_20_MARGIN.name] = by_two & (twice.broken_at <= (PGD_20_MARGIN.steps or 0))
+    wrong[PGD_20_MARGIN.name] = by_two & (twice.made_at <= (PGD_20_MARGIN.steps or 0))
     own = torch.stack([wrong[attack.name] for attack in OWN if attack.name in wrong]).any(dim=0)
     patient, asked = _by_patience(bench, threat, own) if is_headline and not bench.brief else (own & ~own, None)
     again = own & ~own if bench.brief else _by_restarts(bench, threat, own)
@@ -300,7 +305,7 @@ def _strayed(bench: _Bench, made: Mapping[str, Images], threat: Threat) -> Share
 
 
 def _lost(bench: _Bench, traces: Mapping[str, Trace], threat: Threat) -> Share | None:
-    if bench.subject.target is not bench.subject.judge or bench.subject.draws > 1:
+    if bench.scores_otherwise:
         return None
     lost = [(trace.broken_at >= 0) & ~bench.is_wrong(trace.images, threat) for trace in traces.values()]
     return Share(int(torch.stack(lost).any(dim=0).sum()), len(bench.images))
@@ -345,10 +350,10 @@ def _nothing_right(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *
         threat=threat,
         broken={attack.name: none for attack in bench.attacks},
         strayed=empty,
-        lost=empty,
+        lost=None if bench.scores_otherwise else empty,
         rising=empty,
         doubled=empty,
-        longer=empty if is_headline else None,
+        longer=empty if is_headline and not bench.brief else None,
         restarted=empty,
         further=none,
         work=None,

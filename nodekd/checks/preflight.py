@@ -27,7 +27,7 @@ class Preflight:
     training_modules: int
     """P1: modules in training mode."""
     repeat: float
-    """P3: largest distance between the softmax rows' logits of repeated forwards, each row scaled to length 1."""
+    """P3: largest change of a logit between repeated forwards, in units of the logits' standard deviation."""
     batch: float
     """P4: largest change of a logit between an image alone, in its batch and in a shuffled one, in units of the
     logits' standard deviation; solves that fail in a batch are repeated alone, as in scoring."""
@@ -70,7 +70,7 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
     with frozen(model), torch.no_grad():
         with counted_gradients() as counter:
             logits = model(images)
-        repeats = [_unit_rows(model(images)) for _ in range(REPEATS)]
+        repeats = torch.stack([torch.nan_to_num(model(images)) for _ in range(REPEATS)])
         scored = logits_of(model, images)
         alone = torch.cat([model(image[None]) for image in images])
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).to(images.device)
@@ -81,7 +81,7 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
     spread = torch.nan_to_num(scored).std()
     return Preflight(
         training_modules=training,
-        repeat=float(torch.stack([(one - repeats[0]).norm(dim=1).max() for one in repeats]).max()),
+        repeat=float((repeats - repeats[0]).abs().amax() / spread) if float(spread) > 0 else 0.0,
         batch=float(moved / spread) if float(spread) > 0 else 0.0,
         batch_flips=int(flips.sum()),
         is_softmax=_is_softmax(scored),
@@ -91,11 +91,6 @@ def preflight(model: nn.Module, images: Images) -> Preflight:
         optimisations=counter.calls,
         n=len(images),
     )
-
-
-def _unit_rows(logits: Logits) -> Tensor:
-    logits = torch.nan_to_num(logits)
-    return logits / logits.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def _classes(logits: Logits) -> Tensor:

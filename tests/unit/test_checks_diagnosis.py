@@ -14,10 +14,11 @@ from nodekd.checks.diagnosis import OWN, Diagnosed, Share, diagnose
 from nodekd.checks.optimisation import Climber
 from nodekd.checks.preflight import preflight
 from nodekd.checks.protocol import Alone, Subject, subject_of
-from nodekd.checks.solver_matrix import SolverMatrix, solver_name
+from nodekd.checks.solver_matrix import SolverMatrix
 from nodekd.checks.solver_work import solver_work
 from nodekd.errors import AttackError
 from nodekd.ode.integrator import Integrator
+from nodekd.ode.solver_text import solver_text
 from study.checks.diagnostics import Diagnosis, compared
 from tests.known_networks import (
     BALL,
@@ -115,6 +116,19 @@ def test_more_steps_than_twenty_are_what_a_staircase_asks_for() -> None:
     assert level.doubled == Share(int(expected.sum()), 64)
     assert expected.sum() > 20
     assert not level.broken["pgd-20"].any(), "there is no cross-entropy to climb"
+
+
+def test_a_success_that_scoring_alone_sees_is_of_the_step_that_made_it() -> None:
+    """A3, doubled, where the judge on the way sees nothing broken: the image that is given back is the highest."""
+    images, labels = grey(64, 2, 2)
+    network = Staircase(SHARP)
+    subject = Subject(network, network, Solid(), network, "alone", 1)
+    (level,) = diagnose(subject, images, labels, (BALL,), BALL, seed=SEED, brief=True).levels
+    needed = steps_up_the_stairs(starts(images, "start"))
+    assert torch.equal(level.broken["pgd-20-margin"], needed <= 20)
+    expected = (needed > 20) & (needed <= 40) & ~own(dict(level.broken))
+    assert level.doubled == Share(int(expected.sum()), 64)
+    assert expected.sum() > 20
 
 
 class SteeperAndSteeper(Staircase):
@@ -380,7 +394,7 @@ def test_the_solvers_of_an_ode_are_attacked_and_judged_in_turn() -> None:
     labels[:5] = 1 - labels[:5]
     near = leads.abs() <= threat.epsilon * torch.tensor([[0.3], [1 / torch.e + 0.3]])
     right = (leads > 0).long() == labels
-    solvers = {solver_name(each): each for each in (euler, fine)}
+    solvers = {solver_text(each): each for each in (euler, fine)}
     subject = subject_of(network, network, preflight(network, images))
     found = diagnose(subject, images, labels, (threat,), threat, seed=SEED, solvers=solvers, brief=True)
     assert (found.solvers, found.solver_converged) == (("euler:1", "rk4:32"), (False, True))

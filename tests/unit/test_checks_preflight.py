@@ -10,6 +10,7 @@ from nodekd.attacks.gradient import cross_entropy
 from nodekd.attacks.threat import Threat
 from nodekd.checks.gradients import agreement, differences, gradient_of, roughness, zero_gradients
 from nodekd.checks.preflight import preflight
+from nodekd.checks.protocol import subject_of
 from study.checks.rules import RULES
 
 THREAT = Threat("linf", 1 / 16)
@@ -100,6 +101,27 @@ def test_digits_that_an_offset_takes_show_as_lost_precision() -> None:
         assert RULES["P5-precision"].limit(found) == ("warn" if float(logits.std()) / offset < 1e-5 else "pass")
     assert RULES["P5-precision"].limit(preflight(Around(after=lambda z: z + 1e6), IMAGES).precision) == "warn"
     assert RULES["P5-precision"].limit(preflight(Around(after=lambda z: z - z), IMAGES).precision) == "pass"
+
+
+@pytest.mark.parametrize("of", [lambda z: (0 * z, z), lambda z: (-z / 2, z / 2)], ids=["one logit", "antisymmetric"])
+def test_noise_shows_in_two_classes_too(of) -> None:
+    """Rows of such logits have two directions only, whatever their size."""
+
+    class Two(nn.Module):
+        deviation = 0.0
+
+        def forward(self, images: Tensor) -> Tensor:
+            z = images.flatten(1).sum(dim=1)
+            return torch.stack(of(z + self.deviation * torch.randn(len(z))), dim=1)
+
+    network = Two().eval()
+    assert preflight(network, IMAGES).repeat == 0
+    network.deviation = 1e-2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = preflight(network, IMAGES)
+    assert RULES["P3"].limit(found.repeat) == "warn"
+    assert subject_of(network, network, found).draws > 1
 
 
 def test_a_network_that_fails_on_some_images_is_looked_at_without_them() -> None:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from nodekd.attacks.sources import Expectation
 from nodekd.checks.preflight import Preflight, preflight
 from nodekd.checks.protocol import COUPLED, Alone, Subject, changed_by_company, subject_of
-from nodekd.checks.solver_matrix import named_solvers, solver_name
+from nodekd.checks.solver_matrix import named_solvers
 from nodekd.checks.solver_work import SolverWork, solver_work
 from nodekd.gradient_sources import RANDOMISED
 from nodekd.ode.integrator import Integrator
-from nodekd.ode.solver_text import parse_solver
+from nodekd.ode.solver_text import parse_solver, solver_text
 from tests.known_networks import AboveTheMean, Decay, Noisy, Stiffer, flowing, linear
 
 WEIGHT = torch.tensor([3.0, -1.0])
@@ -66,7 +66,7 @@ def test_who_answers_otherwise_twice_is_followed_and_scored_in_expectation() -> 
 
 def test_the_limits_of_repeat_and_company_belong_to_the_calm_side() -> None:
     network = linear(WEIGHT)
-    calm = Preflight(0, RANDOMISED, COUPLED, 0, False, False, 2, 0, 12)
+    calm = Preflight(0, RANDOMISED, COUPLED, 0, False, False, 1.0, 2, 0, 12)
     assert subject_of(network, network, calm).protocol == "batch"
     assert subject_of(network, network, replace(calm, batch=COUPLED * 1.01)).protocol == "alone"
     both = replace(calm, batch=1.0, repeat=RANDOMISED * 1.01)
@@ -163,5 +163,5 @@ def test_the_solvers_of_the_matrix_are_the_deployed_a_finer_one_euler_the_traini
 
 @pytest.mark.parametrize("text", ["rk4:16", "euler:4", "dopri5:1e-05", "bosh3:0.01"])
 def test_the_name_of_a_solver_reads_back(text: str) -> None:
-    assert solver_name(parse_solver(text, 1.0)) == text
-    assert solver_name(parse_solver(text, 0.5)) == f"{text}@0.5"
+    assert solver_text(parse_solver(text, 1.0)) == text
+    assert solver_text(parse_solver(text, 0.5)) == f"{text}@0.5"

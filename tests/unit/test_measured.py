@@ -26,6 +26,7 @@ WHOLE = Level(
     doubled=Share(5, 100),
     longer=Share(6, 32),
     restarted=Share(7, 100),
+    further=torch.zeros(100).bool(),
     work=SolverWork(clean=20.0, attacked=26.0, n=64),
     solvers=None,
 )
@@ -43,7 +44,7 @@ BARE = replace(
 
 
 def diagnosed(*levels: Level, unbounded: Share) -> Diagnosed:
-    return Diagnosed(torch.ones(100).bool(), (), levels, unbounded, (), (), None, {})
+    return Diagnosed(torch.ones(100).bool(), (), levels, unbounded, None, (), (), None, {})
 
 
 def numbers(entries: list[Entry]) -> list[tuple[str, float | None, int | None, int | None]]:
@@ -162,13 +163,13 @@ def test_company_is_counted_on_all_images_of_who_is_scored_alone() -> None:
         "noisy": Noisy(nn.Flatten()),
     }.items():
         found = preflight(network, images[:16])
-        entries = of_network(subject_of(network, network, found), found, images)
+        entries = of_network(subject_of(network, network, found), found, images, Share(2, 6))
         by_id[name] = {each.measured.id: each.measured for each in entries}
-        assert set(by_id[name]) == {"P1", "P3", "P4", "P5", "P5-saturated", "P6", "P7"}
+        assert set(by_id[name]) == {"P1", "P3", "P4", "P5", "P5-saturated", "P5-precision", "P6", "P7"}
         assert {each.epsilon for each in entries} == {None}
     coupled, plain, noisy = (by_id[name]["P4"] for name in ("coupled", "plain", "noisy"))
-    assert (coupled.count, coupled.n, plain.count, plain.n) == (32, 64, 0, 16)
-    assert "32 of 64 predictions differ in the batch" in coupled.said
+    assert (coupled.count, coupled.n, plain.count, plain.n) == (34, 70, 2, 22)
+    assert "34 of 70 predictions, of attacked images too, differ in the batch" in coupled.said
     assert judge([coupled], {})[0].verdict == "fail"
     assert math.isnan(noisy.value)
     assert judge([by_id["noisy"]["P3"]], {})[0].verdict == "warn"
