@@ -32,6 +32,7 @@ from study.provenance import provenance
 from study.rungs import (
     LEAST_TAU,
     OBJECTIVES,
+    SPARED,
     Finished,
     Rule,
     Values,
@@ -94,9 +95,7 @@ class World:
         """Return by rung and objective how well it orders the trials as the end does."""
         return {
             str(rung): {
-                name: round(
-                    correlation([Finished(_pair(of[place]), _pair(of[-1]), False) for of in self.values], name), 3
-                )
+                name: round(correlation([Finished(_pair(of[place]), _pair(of[-1])) for of in self.values], name), 3)
                 for name in OBJECTIVES
             }
             for place, rung in enumerate(self.rungs)
@@ -173,14 +172,15 @@ def search(
 ) -> list[tuple[int, float]]:
     """Search until every recorded trial is used; return epochs spent and hypervolume reached after each."""
     ask, tell = sampler
-    at_rung: dict[int, list[tuple[int, Values, bool]]] = {rung: [] for rung in world.rungs}
+    at_rung: dict[int, dict[int, Values]] = {rung: {} for rung in world.rungs}
+    weights: dict[int, float] = {}
     ends, course, epochs, left = dict[int, Values](), list[tuple[int, float]](), 0, [*range(len(world.values))]
     while left:
         number, point = ask()
         found = world.nearest(point, left)
         left.remove(found)
         worth = [_pair(each) for each in world.values[found]]
-        stopped = _stopped_at(world, worth, number, rule, at_rung, ends, seed, least_tau)
+        stopped = _stopped_at(world, worth, number, rule, at_rung, weights, ends, seed, least_tau)
         epochs += world.epochs if stopped is None else stopped
         if stopped is None:
             ends[number] = worth[-1]
@@ -200,7 +200,8 @@ def _stopped_at(
     worth: Sequence[Values],
     number: int,
     rule: Rule | None,
-    at_rung: dict[int, list[tuple[int, Values, bool]]],
+    at_rung: dict[int, dict[int, Values]],
+    weights: dict[int, float],
     ends: dict[int, Values],
     seed: int,
     least_tau: float,
@@ -209,12 +210,13 @@ def _stopped_at(
     for own, rung in zip(worth, world.rungs, strict=False):
         if rule is None:
             return None
-        said = judge(own, [values for _, values, _ in at_rung[rung]], rule, world.images)
-        finished = [Finished(values, ends[n], condemned) for n, values, condemned in at_rung[rung] if n in ends]
-        at_rung[rung].append((number, own, said.condemned))
-        spared = is_spared(seed_of(seed, "spared", number) / 2**63)
-        if said.condemned and not spared and distrust(finished, rule, least_tau) is None:
-            return rung
+        said = judge(own, [*at_rung[rung].values()], rule, world.images)
+        finished = [Finished(at, ends[n], weights.get(n, 1.0)) for n, at in at_rung[rung].items() if n in ends]
+        at_rung[rung][number] = own
+        if said.condemned and distrust(finished, rule, least_tau) is None:
+            if not is_spared(seed_of(seed, "spared", number) / 2**63):
+                return rung
+            weights[number] = 1 / SPARED
     return None
 
 

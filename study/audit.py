@@ -14,11 +14,8 @@ from study.durable import read_json
 from study.feasibility import objections
 from study.fronts import non_dominated
 from study.ledger import Ledger
-from study.rungs import OBJECTIVES, Finished, correlation, values_of
+from study.rungs import FILES, OBJECTIVES, SPARED, Finished, correlation, is_drawn, stands_for, values_of
 from study.statistics import wilson
-
-FILES = "rung-*.json"
-"""Records of a trial's rungs, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Audit:
     epochs_unstopped: int
     """That they would have trained for."""
     spared: int
-    """Condemned trials that lived on and ended."""
+    """Condemned trials that lived on by their draw alone, and ended."""
     spared_on_front: int
     front: int
     """Finished trials that none other dominates."""
@@ -65,13 +62,19 @@ class Audit:
         return estimate, least, most
 
 
-def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials") -> Audit | None:
+def share_of(study: Mapping[str, Any]) -> float:
+    """Return the share of the condemned that a study spares, by its `study.json`; an older one may not name it."""
+    return (study.get("space") or {}).get("early_stopping", {}).get("spared", SPARED)
+
+
+def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials", *, share: float = SPARED) -> Audit | None:
     """Read the rungs of a search; None where no trial has reached one.
 
     Args:
         ledger: The study's files.
         problems: Gets a sentence for each file that cannot be read.
         folder: Of the trials.
+        share: Of the condemned that the study spares, for records that do not name it.
     """
     records = {key: _records(ledger, key, problems) for key in keys_under(ledger, folder)}
     if not any(records.values()):
@@ -80,15 +83,15 @@ def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials") -> A
     values = {key: _values(outcome) for key, outcome in outcomes.items()}
     ended = {key: each for key, each in values.items() if each is not None and not objections(outcomes[key])}
     on_front = set(np.array(list(ended))[non_dominated(list(ended.values()))].tolist()) if ended else set()
-    condemned = {key for key, own in records.items() if any(each["condemned"] for each in own)}
+    drawn = {key for key, own in records.items() if any(map(is_drawn, own))}
     epochs = [_epochs(ledger, key, own, outcomes.get(key), problems) for key, own in records.items()]
     everything = [each for own in records.values() for each in own]
     return Audit(
-        rungs=tuple(_rung(epoch, records, values) for epoch in sorted({each["epoch"] for each in everything})),
+        rungs=tuple(_rung(epoch, records, values, share) for epoch in sorted({each["epoch"] for each in everything})),
         epochs=sum(trained for trained, _ in epochs),
         epochs_unstopped=sum(whole for _, whole in epochs),
-        spared=len(condemned & values.keys() & {key for key, each in values.items() if each is not None}),
-        spared_on_front=len(condemned & on_front),
+        spared=len(drawn & {key for key, each in values.items() if each is not None}),
+        spared_on_front=len(drawn & on_front),
         front=len(on_front),
         stopped=sum(each["stop"] for each in everything),
         switched_off={each["epoch"]: each["distrusted"] for each in everything if each["distrusted"]},
@@ -109,11 +112,14 @@ def _values(outcome: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _rung(
-    epoch: int, records: Mapping[str, Sequence[Mapping[str, Any]]], values: Mapping[str, tuple[float, float] | None]
+    epoch: int,
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, tuple[float, float] | None],
+    share: float,
 ) -> RungAudit:
     own = {key: each for key, several in records.items() for each in several if each["epoch"] == epoch}
     finished = [
-        Finished(values_of(each["values"]), end, each["condemned"])
+        Finished(values_of(each["values"]), end, stands_for(records[key], share))
         for key, each in own.items()
         if (end := values.get(key)) is not None
     ]

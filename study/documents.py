@@ -189,6 +189,12 @@ class Contrast(TypedDict, total=False):
     where: dict[StrictStr, Scalar]
 
 
+class Stopping(TypedDict, total=False):
+    """Which trials end early."""
+
+    spared: Share
+
+
 class StoredSpace(TypedDict, total=False):
     """The resolved space, by section."""
 
@@ -196,6 +202,7 @@ class StoredSpace(TypedDict, total=False):
     space: dict[StrictStr, Declared]
     budget: Budget
     sampler: Named
+    early_stopping: Stopping
     contrast: Contrast | None
     robustness: Mapped
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from study.attacked import Attacked, keys_under, outcomes_under, read_attacked, tolerant
-from study.audit import Audit, read_audit
+from study.audit import Audit, read_audit, share_of
 from study.checks.verdicts import Trust
 from study.columns import FRONT_COLUMNS, HISTORY_COLUMNS, METRICS, RATES, ROBUSTNESS_COLUMNS, TRIAL_COLUMNS
 from study.controls import Controls, read_controls
@@ -188,7 +188,7 @@ def load(path: Path | str, state: str | None = None) -> Results:
         probes=read_probes(ledger, problems),
         records=read_records(ledger, problems),
         controls=read_controls(ledger, problems),
-        audit=read_audit(ledger, problems),
+        audit=read_audit(ledger, problems, share=share_of(study)),
         cube=read_cube(ledger, problems),
         undistilled=undistilled,
         configs=configs,

@@ -10,9 +10,9 @@ Source:
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,8 @@ from study.statistics import standard_error
 Values = tuple[float, float]
 """Accuracy and adversarial accuracy, fractions."""
 OBJECTIVES = ("accuracy", "adversarial_accuracy")
+FILES = "rung-*.json"
+"""Records of a trial's rungs, in its folder."""
 RuleName = Literal["mo-asha", "asha", "median"]
 
 LEAST_PEERS = 6
@@ -130,13 +132,33 @@ def _is_surely_behind(points: NDArray[np.float64], images: Sequence[int]) -> boo
 
 
 def is_spared(draw: float, share: float = SPARED) -> bool:
-    """Tell whether a condemned trial lives on.
+    """Tell whether a trial lives on that is condemned at a trusted rung.
 
     Args:
         draw: Uniform in [0, 1), the trial's own, whatever it is worth.
         share: Of the condemned.
     """
     return draw < share
+
+
+def is_drawn(record: Mapping[str, Any]) -> bool:
+    """Tell whether a trial lives on by its draw alone: condemned at a rung that stopped others.
+
+    Args:
+        record: Of the rung. Older ones call spared also who lived on anyway, as the rung was switched off.
+    """
+    return bool(record.get("spared")) and not record.get("distrusted")
+
+
+def stands_for(records: Iterable[Mapping[str, Any]], share: float) -> float:
+    """Say how many trials a finished one stands for: the inverse of its chance to get to the end.
+
+    Args:
+        records: Of all its rungs; it has one draw for all.
+        share: Of the condemned that live on, for older records, which do not name it.
+    """
+    chances = [float(each.get("share", share)) for each in records if is_drawn(each)]
+    return max((1 / chance for chance in chances if chance > 0), default=1.0)
 
 
 @final
@@ -146,14 +168,14 @@ class Finished:
 
     at_rung: Values
     at_end: Values
-    condemned: bool
-    """Whether it was condemned there and lives on; it then stands for many that did not."""
+    weight: float = 1.0
+    """How many it stands for; see `stands_for`."""
 
 
-def correlation(finished: Sequence[Finished], objective: str, share: float = SPARED) -> float:
+def correlation(finished: Sequence[Finished], objective: str) -> float:
     """Say how well a rung orders trials as the end does: Kendall's tau-b, each pair weighed by whom it stands for.
 
-    Those who were condemned and spared count 1 / share times, or else only the good ones would be compared.
+    Without weights only those that were never condemned would be compared.
 
     Returns:
         -1 to 1; NaN where no two trials differ in both.
@@ -161,7 +183,7 @@ def correlation(finished: Sequence[Finished], objective: str, share: float = SPA
     column = OBJECTIVES.index(objective)
     rung = np.array([each.at_rung[column] for each in finished], float)
     end = np.array([each.at_end[column] for each in finished], float)
-    weight = np.array([1 / share if each.condemned else 1.0 for each in finished])
+    weight = np.array([each.weight for each in finished])
     first, second = np.triu_indices(len(finished), 1)
     pairs = weight[first] * weight[second]
     at_rung, at_end = np.sign(rung[first] - rung[second]), np.sign(end[first] - end[second])
@@ -169,21 +191,18 @@ def correlation(finished: Sequence[Finished], objective: str, share: float = SPA
     return float((pairs * at_rung * at_end).sum()) / untied if untied else math.nan
 
 
-def distrust(
-    finished: Sequence[Finished], rule: Rule, least_tau: float = LEAST_TAU, share: float = SPARED
-) -> str | None:
+def distrust(finished: Sequence[Finished], rule: Rule, least_tau: float = LEAST_TAU) -> str | None:
     """Say why a rung stops nobody at present; None where it may.
 
     Args:
         finished: Who went through it and to the end.
         rule: Its objectives must all be ordered well enough.
         least_tau: How well; at -1 every rung is trusted.
-        share: Of the condemned that live on.
     """
     if len(finished) < LEAST_FINISHED:
         return None
     for column in rule.objectives:
-        tau = correlation(finished, OBJECTIVES[column], share)
+        tau = correlation(finished, OBJECTIVES[column])
         if tau < least_tau:
             return (
                 f"SWITCHED OFF: over {len(finished)} finished trials the rung orders {OBJECTIVES[column]} as the end "

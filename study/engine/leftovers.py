@@ -46,6 +46,20 @@ def clean_up(sessions: Path) -> list[str]:
     return [session.name for session in found]
 
 
+def remove_run(session: Path, name: str) -> None:
+    """Remove the folders that a run of Tune keeps in a session on this machine; one that was joined goes on without it.
+
+    Args:
+        session: Folder of the session.
+        name: Of the run.
+    """
+    shutil.rmtree(session / "jobs" / name, ignore_errors=True)
+    for folder in session.glob(f"artifacts/*/{name}"):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run began in the same second
+            folder.parent.rmdir()
+
+
 def _left_over(sessions: Path) -> Iterator[Path]:
     for mark in sorted(sessions.glob(f"session_*/{MARK}")):
         if mark.parent.is_symlink():  # session_latest

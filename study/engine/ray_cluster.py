@@ -5,9 +5,11 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, final
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 from ray._private import ray_constants
 from ray._private import services as ray_services
 from ray._private import worker as ray_worker
@@ -15,10 +17,12 @@ from ray._private.authentication.authentication_token_setup import (
     AUTH_MODE_ENV_VAR,
     maybe_enable_token_auth_if_token_available,
 )
+from ray._private.node import Node as RayNode
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.metrics import Counter, Gauge
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.engine.leftovers import mark_session
 from study.engine.machine import usable_cpus
 from study.engine.nodes import PATIENCE_S, Answer, Needs, Node, Question, judge, left_in, look_around, row_of
 from study.engine.ray_surroundings import ensure_token, knock
@@ -44,6 +48,31 @@ def _loopback_only() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _marked_sessions() -> Iterator[None]:
+    """Mark the session that Ray begins in this block between the making of its folder and the start of its processes.
+
+    So a driver that is killed while Ray starts leaves nothing that the next one would not know for ours. Ray makes up
+    the folder's name itself, and does all this within `ray.init`.
+    """
+    make_folders = RayNode._init_temp
+
+    def make_and_mark(self: RayNode, node_to_connect_info: Any) -> None:
+        make_folders(self, node_to_connect_info)
+        mark_session(Path(self.get_session_dir_path()))
+
+    RayNode._init_temp = make_and_mark
+    try:
+        yield
+    finally:
+        RayNode._init_temp = make_folders
+
+
+def sessions() -> Path:
+    """Return the folder in which Ray keeps its sessions on this machine, where nobody says otherwise."""
+    return Path(get_default_ray_temp_dir())
 
 
 def _is_loopback(address: str) -> bool:
@@ -90,7 +119,7 @@ def connect(address: str | None, threads: int, *, insecure: bool = False) -> Any
 def _start() -> Any:
     ensure_token()
     os.environ.pop(AUTH_MODE_ENV_VAR, None)  # a private Ray always demands its token, whatever others are told
-    with _loopback_only():
+    with _loopback_only(), _marked_sessions():
         return ray.init(
             address="local",
             num_cpus=usable_cpus(),

@@ -10,7 +10,6 @@ import math
 import os
 import shlex
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -26,9 +25,9 @@ from ray.tune.search import Searcher
 from study.engine.dispatch import Dispatch
 from study.engine.inline import describe
 from study.engine.job import NODE_LOST, Execute, Job, JobSource
-from study.engine.leftovers import clean_up, mark_session
+from study.engine.leftovers import clean_up, remove_run
 from study.engine.nodes import Needs
-from study.engine.ray_cluster import RayMeter, check_nodes, connect
+from study.engine.ray_cluster import RayMeter, check_nodes, connect, sessions
 from study.engine.ray_surroundings import ENVIRONMENT, kept_handlers, quiet_loggers
 from study.engine.signals import GRACE_S, Signals, Stopped, leave, watched_signals
 from study.errors import EnvironmentFault
@@ -251,7 +250,7 @@ class RayTuneEngine:
         self._needs = needs
         self._before: dict[str, str | None] | None = None
         self._started = False
-        self._session = Path(tempfile.gettempdir())
+        self._session = sessions()
         self.gpus_per_job = 0.0
         self.slots = 0
         self.nodes: str | None = None
@@ -270,13 +269,11 @@ class RayTuneEngine:
         self._set_environment()
         try:
             if self._address is None:
-                clean_up(Path(tempfile.gettempdir()) / "ray")
+                clean_up(sessions())
+            self._started = not ray.is_initialized()  # from here on, whatever happens, Ray is ours to leave
             with quiet_loggers(), kept_handlers():
                 context = connect(self._address, self._threads(), insecure=self._insecure)
-            self._started = True
             self._session = Path(context.address_info["session_dir"])
-            if self._address is None:
-                mark_session(self._session)
             self._settle_resources(ray.cluster_resources())
             if self._address is not None and self._needs is not None:
                 self.nodes = check_nodes(self._needs, (float(self._cpus), self.gpus_per_job))
@@ -344,8 +341,8 @@ class RayTuneEngine:
 
     def _fit(self, dispatch: Dispatch, signals: Signals, execute: Execute) -> None:
         resources = {"cpu": float(self._cpus), "gpu": self.gpus_per_job}
-        watch = Watch(dispatch, signals)
-        tune.Tuner(
+        watch, name = Watch(dispatch, signals), f"jobs-{uuid.uuid4().hex[:8]}"
+        tuner = tune.Tuner(
             tune.with_resources(trainable_for(execute), resources),
             param_space={},
             tune_config=tune.TuneConfig(
@@ -356,12 +353,16 @@ class RayTuneEngine:
                 trial_dirname_creator=_trial_name,
             ),
             run_config=tune.RunConfig(
-                name=f"jobs-{uuid.uuid4().hex[:8]}",
+                name=name,
                 storage_path=str(self._session / "jobs"),
                 callbacks=[watch],
                 verbose=0,
             ),
-        ).fit()
+        )
+        try:
+            tuner.fit()
+        finally:
+            remove_run(self._session, name)
 
     def stop(self) -> None:
         """Stop the workers and leave Ray; a private one ends, one that was joined goes on."""

@@ -16,7 +16,7 @@ from study.durable import link_json_once, read_json
 from study.jobs.networks import as_measured
 from study.jobs.proxy import SPLIT, quick
 from study.jobs.work import Result, Work, failed
-from study.rungs import Finished, Rule, Values, distrust, is_spared, judge, values_of
+from study.rungs import FILES, Finished, Rule, Values, distrust, is_spared, judge, stands_for, values_of
 
 
 @final
@@ -67,9 +67,9 @@ class Rungs:
         own, peers = (clean.accuracy, robust), self._peers(epoch)
         rule = Rule(given["rule"], given["eta"], given["objective"])
         said = judge(own, [at_rung for at_rung, _, _ in peers.values()], rule, (len(clean.correct), images))
-        finished = [Finished(rung, end, condemned) for rung, end, condemned in peers.values() if end is not None]
-        doubt = distrust(finished, rule, given["least_tau"], given["spared"]) if said.condemned else None
-        spared = said.condemned and is_spared(given["draw"], given["spared"])
+        finished = [Finished(rung, end, weight) for rung, end, weight in peers.values() if end is not None]
+        doubt = distrust(finished, rule, given["least_tau"]) if said.condemned else None
+        spared = said.condemned and doubt is None and is_spared(given["draw"], given["spared"])
         return _record(
             epoch,
             own,
@@ -78,18 +78,23 @@ class Rungs:
             of=said.of,
             condemned=said.condemned,
             spared=spared,
+            share=given["spared"],
             distrusted=doubt,
             stop=said.condemned and not spared and doubt is None,
             reason=doubt or said.reason,
             peers=sorted(peers),
         )
 
-    def _peers(self, epoch: int) -> dict[str, tuple[Values, Values | None, bool]]:
-        """Return what others were worth at a rung and at their end, by name; only earlier generations where told so."""
+    def _peers(self, epoch: int) -> dict[str, tuple[Values, Values | None, float]]:
+        """Return what others were worth at a rung and at their end, and how many they stand for, by name.
+
+        Only those of earlier generations where told so.
+        """
         names = self._given["peers"]
         if names is None:
             names = [path.name for path in self._work.folder.parent.iterdir() if path.name != self._work.folder.name]
-        found = {name: _peer(self._work.folder.parent / name, epoch) for name in names}
+        share = self._given["spared"]
+        found = {name: _peer(self._work.folder.parent / name, epoch, share) for name in names}
         return {name: each for name, each in found.items() if each is not None}
 
 
@@ -105,13 +110,20 @@ def _record(epoch: int, values: Values, *, stop: bool, reason: str, fault: str |
     return said | quiet | more
 
 
-def _peer(folder: Path, epoch: int) -> tuple[Values, Values | None, bool] | None:
+def _peer(folder: Path, epoch: int, share: float) -> tuple[Values, Values | None, float] | None:
     record = _settled(folder / rung_file(epoch))
     if record is None or record["fault"]:
         return None
     outcome = _settled(folder / "outcome.json")
-    ended = outcome is not None and outcome["state"] == "COMPLETE" and bool(outcome["values"])
-    return values_of(record["values"]), values_of(outcome["values"]) if outcome and ended else None, record["condemned"]
+    if outcome is None or outcome["state"] != "COMPLETE" or not outcome["values"]:
+        return values_of(record["values"]), None, 1.0
+    return values_of(record["values"]), values_of(outcome["values"]), _weight(folder, share)
+
+
+@lru_cache(maxsize=100_000)
+def _weight(folder: Path, share: float) -> float:
+    """Say how many trials one stands for that has ended, so that no rung is added."""
+    return stands_for([read_json(path) or {} for path in folder.glob(FILES)], share)
 
 
 def _settled(path: Path) -> dict[str, Any] | None:

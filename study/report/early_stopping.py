@@ -38,7 +38,7 @@ def lost_text(audit: Audit) -> str:
         )
     estimate, low, high = (f"{100 * each:.0f}" for each in audit.lost)
     return (
-        f"Of {audit.spared} condemned trials that lived on, {audit.spared_on_front} ended on the front; so an "
+        f"Of {audit.spared} condemned trials that were spared, {audit.spared_on_front} ended on the front; so an "
         f"estimated {estimate} % of the true front was stopped (95 % {low} to {high})."
     )
 

@@ -188,6 +188,8 @@ def test_attaching_leaves_the_other_ray_running(engine, tmp_path):
     source = contract.Phases(contract.jobs(tmp_path, 2, "after"))
     engine.run(source, run_stub)
     assert set(source.errors.values()) == {None}
+    assert engine._session.is_dir()
+    assert not [*engine._session.glob("jobs/*"), *engine._session.glob("artifacts/*")], "of runs that are over"
 
 
 def test_private_ray_listens_on_loopback_only(engine, tmp_path):

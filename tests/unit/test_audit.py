@@ -3,11 +3,13 @@
 import math
 
 import pytest
+from scipy.stats import kendalltau
 
-from study.audit import read_audit
+from study.audit import read_audit, share_of
 from study.durable import replace_json
 from study.ledger import Ledger
 from study.report.early_stopping import early_part, lost_text, saved_text
+from study.rungs import SPARED
 from study.statistics import wilson
 
 EPOCHS = 20
@@ -58,6 +60,34 @@ def test_epochs_rungs_and_the_lost_part_of_the_front_are_counted(ledger):
     assert audit.lost == pytest.approx((3 / 6, 6 * low / (6 * low + 3), 6 * high / (6 * high + 3)))
     assert "130 student epochs instead of 220 (41 % saved)" in saved_text(audit)
     assert "an estimated 50 % of the true front was stopped" in lost_text(audit)
+
+
+def tau_by_copies(rows):
+    """Kendall's tau-b in a world where each trial is there as often as it stands for."""
+    rung, end = ([row[place] for row in rows for _ in range(row[2])] for place in (0, 1))
+    return kendalltau(rung, end).statistic
+
+
+@pytest.mark.parametrize("share", [0.25, None])
+def test_the_order_of_a_rung_counts_the_drawn_for_many_and_those_of_a_rung_switched_off_once(ledger, share):
+    """The share is the record's; where it names none, as older ones do, the study's."""
+    named = {} if share is None else {"share": share}
+    for number, worth in enumerate((0.9, 0.8, 0.7, 0.6)):
+        trial(ledger, number, (worth, 0.5), (worth, 0.5))
+    trial(ledger, 4, (0.5, 0.2), (0.85, 0.4), condemned=True, spared=True, **named)
+    for number, spared in ((5, True), (6, False)):  # the first is what older records say
+        told = {"condemned": True, "spared": spared, "stop": False, "distrusted": "SWITCHED OFF"} | named
+        trial(ledger, number, (0.4 - number / 100, 0.1), (0.90 + number / 100, 0.3), **told)
+    audit = read_audit(ledger, [], share=share_of({"space": {"early_stopping": {"spared": 0.25}}}))
+    assert audit is not None
+    straight = [(worth, worth, 1) for worth in (0.9, 0.8, 0.7, 0.6)]
+    odd = [(0.5, 0.85, 4), (0.35, 0.95, 1), (0.34, 0.96, 1)]
+    assert audit.rungs[0].tau["accuracy"] == pytest.approx(tau_by_copies([*straight, *odd]))
+    assert (audit.spared, audit.spared_on_front) == (1, 0)
+
+
+def test_a_study_that_names_no_share_spared_the_usual_one():
+    assert share_of({}) == share_of({"space": None}) == share_of({"space": {"early_stopping": {}}}) == SPARED
 
 
 def test_without_a_spared_trial_nothing_is_claimed(ledger):

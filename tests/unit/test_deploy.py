@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -63,6 +64,23 @@ def test_the_ray_job_has_the_keys_of_its_kind():
         assert mounted <= {volume["name"] for volume in pod["volumes"]}
     assert head["rayStartParams"]["num-cpus"] == "0"
     assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+
+
+def test_the_submitters_shell_hands_the_whole_entrypoint_to_ray_and_it_runs_in_the_checkout(tmp_path):
+    """KubeRay's submitter runs `ray job submit -- ENTRYPOINT` in bash; here `ray` prints what it is given."""
+    spec = document("rayjob.yaml")["spec"]
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\n[ "$2" = submit ] && printf "%s\\n" "$@"\n')
+    ray.chmod(0o755)
+    script = f"if ! ray job status x; then ray job submit --no-wait -- {spec['entrypoint']} ; fi"
+    bash, alone = ["/bin/bash", "-c", script], {"PATH": str(tmp_path)}
+    done = subprocess.run(bash, env=alone, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    given = done.stdout.splitlines()
+    assert given[given.index("--") + 1 :] == shlex.split(spec["entrypoint"])
+    assert given[given.index("--") + 1 :][:3] == ["python", "-m", "study.launch"]
+    for group in (spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]):
+        assert [each["workingDir"] for each in group["template"]["spec"]["containers"]] == ["/nodekd"]
 
 
 def test_the_slurm_script_is_bash():

@@ -23,6 +23,7 @@ from study.rungs import (
     judge,
     order,
     rung_epochs,
+    stands_for,
 )
 
 MANY = (10**6, 10**6)
@@ -126,7 +127,7 @@ def test_values_that_are_not_finite_come_last():
 @settings(deadline=None)
 @given(st.lists(st.tuples(rate, rate, rate, rate), min_size=2, max_size=30))
 def test_without_condemned_ones_the_correlation_is_kendalls_tau_b(rows):
-    finished = [Finished((a, b), (c, d), False) for a, b, c, d in rows]
+    finished = [Finished((a, b), (c, d)) for a, b, c, d in rows]
     for column, objective in enumerate(OBJECTIVES):
         wanted = kendalltau([row[column] for row in rows], [row[column + 2] for row in rows]).statistic
         assert correlation(finished, objective) == pytest.approx(wanted, nan_ok=True)
@@ -134,17 +135,51 @@ def test_without_condemned_ones_the_correlation_is_kendalls_tau_b(rows):
 
 def test_a_spared_one_stands_for_all_that_were_not():
     """With one spared of ten condemned, the weighted tau is that of a world in which all ten had lived on."""
-    good = [Finished((0.8 + k / 100, 0.5), (0.8 + k / 100, 0.5), False) for k in range(4)]
-    poor = Finished((0.3, 0.5), (0.99, 0.5), True)
-    whole = [*good, *[Finished(poor.at_rung, poor.at_end, False)] * 10]
-    assert correlation([*good, poor], "accuracy", share=0.1) == pytest.approx(
-        correlation(whole, "accuracy", share=0.1), abs=1e-9
-    )
+    good = [Finished((0.8 + k / 100, 0.5), (0.8 + k / 100, 0.5)) for k in range(4)]
+    poor = Finished((0.3, 0.5), (0.99, 0.5), weight=10)
+    whole = [*good, *[Finished(poor.at_rung, poor.at_end)] * 10]
+    assert correlation([*good, poor], "accuracy") == pytest.approx(correlation(whole, "accuracy"), abs=1e-9)
+
+
+def on(**said):
+    return {"condemned": True, "spared": False, "distrusted": None} | said
+
+
+@pytest.mark.parametrize(
+    ("records", "share", "weight"),
+    [
+        ([], 0.1, 1),
+        ([on(condemned=False)], 0.1, 1),
+        ([on(spared=True, share=0.25)], 0.1, 4),
+        ([on(spared=True)], 0.1, 10),  # an older record
+        ([on(distrusted="SWITCHED OFF", share=0.25)], 0.1, 1),
+        ([on(distrusted="SWITCHED OFF", spared=True)], 0.1, 1),  # older ones called that spared, if so drawn
+        ([on(spared=True, share=0.25), on(condemned=False, share=0.25)], 0.1, 4),  # of two rungs
+        ([on(distrusted="SWITCHED OFF", share=0.0)], 0.0, 1),
+        ([on(spared=True)], 0.0, 1),  # of a study that spared some, forked by one that spares none
+        ([{"condemned": True}], 0.1, 1),
+    ],
+)
+def test_who_lives_on_by_its_draw_stands_for_many_and_who_does_so_anyway_for_itself(records, share, weight):
+    assert stands_for(records, share) == pytest.approx(weight)
+
+
+def test_the_weights_make_up_for_those_that_two_rungs_stopped():
+    """Over many draws the weights of those that finish add up to all that began, stratum by stratum."""
+    share, random = 0.25, np.random.default_rng(1)
+    fates = [(False, False), (True, False), (False, True), (True, True)]
+    sums = dict.fromkeys(fates, 0.0)
+    for draw in random.random(4000):
+        for fate in fates:
+            records = [on(condemned=each, spared=each and is_spared(draw, share), share=share) for each in fate]
+            if all(each["spared"] or not each["condemned"] for each in records):
+                sums[fate] += stands_for(records, share) / 4000
+    assert [*sums.values()] == pytest.approx([1, 1, 1, 1], abs=0.1)
 
 
 def as_different(count, agree):
     """Trials whose order at the end is that at the rung, or the reverse."""
-    return [Finished((k / 50, k / 50), (k / 50, k / 50 if agree else 1 - k / 50), False) for k in range(count)]
+    return [Finished((k / 50, k / 50), (k / 50, k / 50 if agree else 1 - k / 50)) for k in range(count)]
 
 
 def test_a_rung_that_orders_one_objective_badly_is_switched_off_with_its_number():

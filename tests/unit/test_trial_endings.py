@@ -54,12 +54,12 @@ def run(tmp_path, settings):
     return run
 
 
-def plant(root, values, *, epoch=RUNG, end=None, condemned=False):
+def plant(root, values, *, epoch=RUNG, end=None, **said):
     """Let earlier trials have reached the rung, and perhaps their end."""
     ledger = Ledger(root)
     for number, at_rung in enumerate(values):
         names = ("accuracy", "adversarial_accuracy")
-        record = {"values": dict(zip(names, at_rung, strict=True)), "condemned": condemned, "fault": None}
+        record = {"values": dict(zip(names, at_rung, strict=True)), "condemned": False, "fault": None} | said
         replace_json(ledger.folder(f"trials/{number:06d}") / rung_file(epoch), record)
         if end is not None:
             outcome = {"state": "COMPLETE", "values": dict(zip(names, end[number], strict=True))}
@@ -110,6 +110,45 @@ def test_a_rung_that_orders_trials_badly_stops_nobody_and_says_so(tmp_path, run)
     outcome = run(early_stopping=EARLY)
     assert outcome["state"] == "COMPLETE"
     assert "SWITCHED OFF" in outcome["metrics"]["rung"]["distrusted"]
+
+
+@pytest.mark.parametrize("draw", [0.01, 0.5])
+def test_where_nobody_is_spared_the_condemned_of_a_rung_that_was_switched_off_do_no_harm(tmp_path, run, draw):
+    values = [(0.90 + k / 200, 0.8 + k / 200) for k in range(12)]
+    plant(tmp_path / "s", values, end=values[::-1], condemned=True, spared=False, distrusted="SWITCHED OFF")
+    outcome = run(early_stopping=EARLY | {"spared": 0.0, "draw": draw})
+    assert outcome["state"] == "COMPLETE"
+    rung = outcome["metrics"]["rung"]
+    assert "tau -1.00" in rung["distrusted"]
+    assert (rung["condemned"], rung["spared"], rung["share"]) == (True, False, 0.0)
+
+
+def test_only_who_is_condemned_at_a_trusted_rung_is_spared_by_its_draw(tmp_path, run):
+    """A low draw makes no difference where the rung stops nobody, and is not counted as such."""
+    values = [(0.90 + k / 200, 0.8 + k / 200) for k in range(12)]
+    plant(tmp_path / "s", values, end=values[::-1])
+    rung = run(early_stopping=EARLY | {"draw": 0.01})["metrics"]["rung"]
+    assert (rung["condemned"], rung["spared"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("said", "weight"),
+    [
+        ({"spared": True, "share": 0.25}, 4.0),
+        ({"spared": True}, 1 / 0.08),
+        ({"spared": True, "distrusted": "SWITCHED OFF"}, 1.0),
+        ({"distrusted": "SWITCHED OFF", "share": 0.25}, 1.0),
+    ],
+)
+def test_a_trial_weighs_what_it_stands_for_when_a_rung_is_judged(tmp_path, run, said, weight):
+    """Eleven that a rung orders rightly and one that it places last and that ends first: whether tau says so."""
+    values = [(0.90 + k / 200, 0.8 + k / 200) for k in range(12)]
+    plant(tmp_path / "s", values, end=[(0.99, 0.99), *values[1:]])
+    odd = Ledger(tmp_path / "s").folder("trials/000000") / rung_file(RUNG)
+    replace_json(odd, json.loads(odd.read_text()) | {"condemned": True} | said)
+    pairs, wrong = 11 * 10 / 2 + 11 * weight, 11 * weight
+    doubt = run(early_stopping=EARLY | {"least_tau": 1.0})["metrics"]["rung"]["distrusted"]
+    assert f"tau {(pairs - 2 * wrong) / pairs:.2f}, below 1" in doubt
 
 
 def test_what_a_rung_has_said_once_holds(tmp_path, run):
