@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from study.attacked import keys_under, outcomes_under, tolerant
-from study.durable import read_json
+from study.documents import read_document
 from study.feasibility import objections
 from study.fronts import non_dominated
 from study.ledger import Ledger
@@ -100,7 +100,7 @@ def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials", *, s
 
 def _records(ledger: Ledger, key: str, problems: list[str]) -> list[dict[str, Any]]:
     paths = sorted(ledger.folder(key).glob(FILES))
-    read = (tolerant(lambda path=path: read_json(path), problems) for path in paths)
+    read = (tolerant(lambda path=path: read_document(path), problems) for path in paths)
     return [each for each in read if each is not None and each.get("fault") is None]
 
 

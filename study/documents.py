@@ -251,6 +251,26 @@ class WarmStart(TypedDict):
     points: list[WarmPoint]
 
 
+class AtRung(TypedDict):
+    """What a student was worth at a rung."""
+
+    accuracy: Share
+    adversarial_accuracy: Share
+
+
+class Rung(TypedDict, total=False):
+    """`rung-000004.json`."""
+
+    epoch: Required[Count]
+    values: Required[AtRung]
+    stop: Required[StrictBool]
+    condemned: Required[StrictBool]
+    spared: Required[StrictBool]
+    distrusted: Required[StrictStr | None]
+    share: Share
+    fault: StrictStr | None
+
+
 _KINDS = {
     "outcome.json": TypeAdapter(Outcome),
     "config.json": TypeAdapter(Config),
@@ -260,6 +280,7 @@ _KINDS = {
     "warm_start.json": TypeAdapter(WarmStart),
 }
 _CLASSICAL = TypeAdapter(Classical)
+_RUNG = TypeAdapter(Rung)
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
@@ -272,6 +293,8 @@ def read_document(path: Path) -> dict[str, Any] | None:
         EnvironmentFault: If the file is damaged, naming the first key that is missing or is of another kind.
     """
     document, kind = read_json(path), _KINDS.get(path.name)
+    if path.match("rung-*.json"):
+        kind = _RUNG
     if document is None or kind is None:
         return document
     if path.name == "outcome.json" and document.get("kind") == "classical":

@@ -18,11 +18,32 @@ SHARD = f"robustness/{STUDENT}/{SPECIFICATION}-000"
 RECORD = f"robustness/{STUDENT}/{SPECIFICATION}-record"
 
 
+RUNG = {
+    "schema": 1,
+    "epoch": 1,
+    "values": {"accuracy": 0.5, "adversarial_accuracy": 0.2},
+    "images": 64,
+    "stop": False,
+    "reason": "first front",
+    "fault": None,
+    "condemned": True,
+    "spared": True,
+    "share": 0.08,
+    "distrusted": None,
+    "rank": 1,
+    "of": 4,
+    "peers": [],
+}
+"""Of a trial that lives on by its draw."""
+
+
 def write_strange(root: Path) -> Path:
     """Write the study below root and give its folder; the launcher takes it for one of kd.yaml."""
     folder = write_checked(root, Checks(replicates=1, random=1, images=40, plan=PLAN))
     write_record(folder / RECORD, arrays())
     write_outcome(folder, RECORD, metrics(STUDENT, trial=attacked(PLAN)[0], specification=SPECIFICATION))
+    for number in range(4):
+        write_json(folder / f"trials/{number:06d}/rung-000001.json", RUNG)
     _write_raced(folder, f"front/{attacked(PLAN)[0]:06d}")
     document = json.loads((folder / "study.json").read_text())
     write_json(folder / "study.json", document | {"space": read_space(KD).document(), "generation": None})

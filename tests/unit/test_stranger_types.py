@@ -15,7 +15,7 @@ from study.errors import EnvironmentFault, StudyError
 from study.report.page import render
 from study.results import load
 from study.show import print_results
-from tests.strange_folder import write_strange
+from tests.strange_folder import RUNG, write_strange
 
 HOSTILE = (None, [], {}, "x", -1, [["x"]], 1e308, True)
 CASES = 60
@@ -99,6 +99,10 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("selection.json", {"front": [["x"]], "attacked": []}, "front.0"),
         ("selection.json", {"front": []}, "attacked"),
         ("warm_start.json", {"points": [{"params": 1}]}, "points.0.params"),
+        ("rung-000004.json", {"epoch": 4}, "values"),
+        ("rung-000004.json", RUNG | {"values": {"accuracy": 0.5}}, "values.adversarial_accuracy"),
+        ("rung-000004.json", RUNG | {"share": -1}, "share"),
+        ("rung-000004.json", RUNG | {"stop": 1}, "stop"),
         ("specification.json", {"models": {"student-000001": []}}, "models.student-000001"),
     ],
 )
