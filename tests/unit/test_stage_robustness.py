@@ -4,7 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from nodekd.models.student import StudentConfig, build_student
+from nodekd.ode.integrator import Integrator
+from study.jobs.attack import scoring_protocol, solver_of
 from study.ledger import Ledger
 from study.space.reader import read_space
 from study.stages import robustness
@@ -79,3 +83,27 @@ def test_a_pool_that_is_too_large_keeps_teachers_then_students_then_evenly_the_r
     assert len(pool_of(models("student", 500))) <= LARGEST_POOL
     assert len(pool_of(models("student", 500))) > LARGEST_POOL // 2
     assert len(pool_of([*models("teacher", 1), *models("student", 9)])) == 10
+
+
+@pytest.mark.parametrize(
+    ("solve", "control", "solver", "followed"),
+    [
+        (Integrator("rk4", steps=4), "fixed steps", "rk4:16", "rk4:16"),
+        (Integrator("dopri5", steps=None, rtol=1e-3, atol=1e-3), "per image", "dopri5:0.001", "dopri5:0.001"),
+        (
+            Integrator("dopri5", 2.0, None, 1e-3, 1e-3, gradient="adjoint", adjoint_steps=1),
+            "per image",
+            "dopri5:0.001@2, adjoint",
+            "dopri5:0.001@2, adjoint",
+        ),
+    ],
+)
+def test_a_record_says_how_images_are_scored_and_whose_gradient_is_followed(
+    solve: Integrator, control: str, solver: str, followed: str
+) -> None:
+    config = StudentConfig(channels=4)
+    network = build_student(config, solve, shape=(1, 8, 8), classes=10, mean=(0.3,), std=(0.3,), seed=0)
+    assert scoring_protocol(network) == {"batch": True, "error_control": control, "solver": solver}
+    assert solver_of(network) == followed
+    assert scoring_protocol(nn.Flatten()) == {"batch": True, "error_control": None, "solver": None}
+    assert solver_of(None) is None
