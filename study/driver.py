@@ -8,6 +8,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from nodekd.data.corruptions import open_corruptions
@@ -32,6 +33,7 @@ from study.identity import (
 )
 from study.jobs.execute import execute
 from study.jobs.probe_node import split_hash
+from study.lease import utc_now
 from study.ledger import Ledger
 from study.metering import MeteredProgress
 from study.order import Order
@@ -55,6 +57,8 @@ from study.warm_start import settle_warm_start
 
 _OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
 """Jobs whose keys change with settings that may change when a study is resumed."""
+_REPORTED = ("trials.parquet", "history.parquet", "robustness.parquet", "report/index.html")
+"""What a report leaves in the study's folder."""
 
 
 def drive(order: Order, engine: Engine | None = None) -> int:
@@ -86,7 +90,10 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         check_same_data(ledger, facts)
         if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")
-            print_results(load_results(folder, "complete"))
+            if _is_reported(ledger):
+                print_results(load_results(folder, "complete"))
+            else:
+                _report(ledger, "complete")
             _copy(ledger, target)
             return 0
         engine = engine or _ray_engine(order, folder)
@@ -237,10 +244,6 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     trials = max(by_search[: len(_searches(order.space))], key=len)  # each search may fail that often
     searched = order.part == "all" or _is_searched(order.space, ledger)
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
-    if complete:
-        ledger.event("finished", space=order.space.document())
-    else:
-        ledger.event("ended", part=order.part)
     _report(ledger, "complete" if complete else "incomplete")
     if order.part != "all" and not complete:
         print(f"only --stage {order.part} was asked for; the rest: {continuing(order, ledger.root, whole=True)}")
@@ -250,6 +253,10 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
         )
     if others:
         _complain(f"{len(others)} jobs crashed; the same command tries them again", others)
+    if complete:  # comes last: what is killed before it, be it in the report, is done again by the same command
+        ledger.event("finished", space=order.space.document())
+    else:
+        ledger.event("ended", part=order.part)
     return 0 if not others and len(trials) <= budget.max_failed_trials else 1
 
 
@@ -294,6 +301,14 @@ def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
     if order.resume != "never":
         return shlex.join(order.command_without(*asked))
     return shlex.join([*order.command_without("--resume", "--output", *asked), "--output", str(folder)])
+
+
+def _is_reported(ledger: Ledger) -> bool:
+    """Tell whether tables and page were written since the last launch began; older ones do not show how it ended."""
+    began = max((str(event["ts"]) for event in ledger.events() if event.get("type") == "launched"), default=utc_now())
+    written = [ledger.root / name for name in _REPORTED]
+    since = datetime.fromisoformat(began).timestamp()
+    return all(path.is_file() and path.stat().st_mtime >= since for path in written)
 
 
 def _report(ledger: Ledger, state: str | None = None) -> None:
