@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m study.launch",
         description="Distil ResNet teachers into Neural-ODE students over a search space, then attack the best.",
         epilog="The same command continues an interrupted study. search_spaces/README.md lists every key.",
+        allow_abbrev=False,  # commands that go on with a study leave options out by their names
     )
     command.add_argument("space", type=Path, metavar="SPACE", help="search space, e.g. search_spaces/kd.yaml")
     command.add_argument(
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             space=space.smoke() if options.smoke else space,
             source=options.space,
             command=shlex.join(["python", "-m", "study.launch", *given]),
+            interpreter=sys.orig_argv[0] or "python",
             part=options.stage,
             resume=options.resume,
             output=options.output,

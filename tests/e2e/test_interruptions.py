@@ -1,6 +1,7 @@
 """Signals to a real study on Ray: what is kept, what is said, and how long it takes."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_running_trials_keep_where_they_stand_and_go_on_from_there(study, number
     errors = (folder.parent / "errors.txt").read_text()
     assert process.returncode == code, errors
     assert f"{number.name} stopped the study" in errors
-    assert "Continue with: python -m study.launch" in errors
+    assert f"Continue with: {shlex.join(COMMAND)}\n" in errors
     assert "report:" in (folder.parent / "said.txt").read_text()
     begun = [folder / key for key in TRIALS if epochs(folder / key) and not (folder / key / "outcome.json").exists()]
     assert begun
