@@ -20,7 +20,7 @@ from study.disk_space import Room
 from study.engine.job import Engine
 from study.engine.nodes import Needs
 from study.engine.ray_tune import RayTuneEngine
-from study.engine.signals import Stopped, watched_signals
+from study.engine.signals import GRACE_S, Farewell, leave, watched_signals
 from study.errors import EnvironmentFault, Interrupted, StudyError
 from study.identity import (
     check_same_data,
@@ -84,7 +84,7 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     if order.part == "report":
         load_results(folder)
         _report(ledger)
-        _copy(ledger, target)
+        _copy(order, ledger, target)
         return 0
     with ledger.lock():
         check_same_data(ledger, facts)
@@ -94,7 +94,7 @@ def drive(order: Order, engine: Engine | None = None) -> int:
                 print_results(load_results(folder, "complete"))
             else:
                 _report(ledger, "complete")
-            _copy(ledger, target)
+            _copy(order, ledger, target)
             return 0
         engine = engine or _ray_engine(order, folder)
         progress = _progress(order, engine, ledger, facts)
@@ -107,7 +107,7 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         settle_warm_start(ledger, order.space, facts.split_hash)
         ledger.event("launched", command=order.command, part=order.part)
         code = _run(order, context, progress, engine, room)
-        _copy(ledger, target)
+        _copy(order, ledger, target)
         return code
 
 
@@ -183,18 +183,35 @@ def _ray_engine(order: Order, folder: Path) -> Engine:
 
 
 def _run(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
-    """Run and report; a signal ends everything at once where the engine does not see to it."""
-    with watched_signals() as signals:
+    """Run and report; what ends it too early, a signal or a fault, is noted and marked in the report.
+
+    A first signal is answered at once, whatever is being done; a second one ends the process.
+    """
+    ledger = context.ledger
+    farewell = Farewell(f"jobs have {GRACE_S:.0f} s to keep where they stand", continuing(order, ledger.root))
+    with watched_signals(farewell.say, leave) as signals:
         try:
-            with signals.raised():
-                return _carry_out(order, context, progress, engine, room)
-        except (Stopped, SystemError):  # the second where compiled code was interrupted
-            if signals.received is None:
-                raise
-            raise signals.interruption(at_once=True) from None
+            with signals.interrupting():
+                return _carry_out(order, context, progress, engine, room, farewell)
+        except Interrupted as interruption:
+            signals.heard(interruption)
+            farewell.say()
+            with room.forgiven():
+                ledger.event("interrupted")
+            with room.forgiven():
+                if not interruption.is_impatient:
+                    _report(ledger, "interrupted")
+            raise
+        except StudyError as fault:
+            with room.forgiven():
+                ledger.event("interrupted", reason=str(fault))
+                _report(ledger, "interrupted")
+            raise
 
 
-def _carry_out(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
+def _carry_out(
+    order: Order, context: Context, progress: Progress, engine: Engine, room: Room, farewell: Farewell
+) -> int:
     ledger, resumed = context.ledger, resumed_text(context.ledger)
     wait_for_survivors(ledger, progress)
     try:
@@ -202,30 +219,24 @@ def _carry_out(order: Order, context: Context, progress: Progress, engine: Engin
         print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
             planned = room.retry(
-                lambda: _run_stages(order, context, engine, room), lambda: wait_for_survivors(ledger, progress)
+                lambda: _run_stages(order, context, engine, room, farewell),
+                lambda: wait_for_survivors(ledger, progress),
             )
-    except Interrupted as interruption:
-        with room.forgiven():
-            ledger.event("interrupted")
-        print(f"Continue with: {continuing(order, ledger.root)}", file=sys.stderr)
-        with room.forgiven():
-            if not interruption.is_impatient:
-                _report(ledger, "interrupted")
-        raise
-    except StudyError as fault:
-        with room.forgiven():
-            ledger.event("interrupted", reason=str(fault))
-            _report(ledger, "interrupted")
-        raise
     finally:
         engine.stop()
     return room.retry(lambda: _finish(order, ledger, planned))
 
 
-def _run_stages(order: Order, context: Context, engine: Engine, room: Room) -> set[str]:
+def _run_stages(order: Order, context: Context, engine: Engine, room: Room, farewell: Farewell) -> set[str]:
     """Run what the files say is missing; return the jobs of all stages."""
+    stream = sys.stderr  # of now: a job that runs in this process sends what is printed to its log
+
+    def pause() -> None:
+        farewell.say(stream)
+        context.ledger.ask_to_pause()
+
     context.ledger.clear_pause()
-    pipeline = Pipeline(plan(context, order.part), context.ledger.ask_to_pause, room)
+    pipeline = Pipeline(plan(context, order.part), pause, room)
     engine.run(pipeline, execute)
     return pipeline.planned
 
@@ -272,14 +283,20 @@ def _is_searched(space: Space, ledger: Ledger) -> bool:
     )
 
 
-def _copy(ledger: Ledger, target: Target | None) -> None:
+def _copy(order: Order, ledger: Ledger, target: Target | None) -> None:
     """Copy a study that is complete to where it was asked for."""
     if target is None:
         return
     if not is_complete(ledger):
         print(f"Not copied to {target.uri}: the study is not complete.", file=sys.stderr)
         return
-    copied = copy_study(ledger.root, target)
+    what = f"the study is complete, its copy to {target.uri} is not"
+    with watched_signals(Farewell(what, continuing(order, ledger.root)).say, leave) as signals:
+        try:
+            with signals.interrupting():
+                copied = copy_study(ledger.root, target)
+        except Interrupted as interruption:
+            raise Interrupted(f"The copy to {target.uri} was stopped.", interruption.exit_code) from None
     print(
         f"copied     {copied.files} files ({copied.bytes / 1e6:.1f} MB) to {target.uri}, {copied.unchanged} unchanged"
     )

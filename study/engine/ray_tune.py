@@ -271,9 +271,9 @@ class RayTuneEngine:
         try:
             if self._address is None:
                 clean_up(Path(tempfile.gettempdir()) / "ray")
+            self._started = True  # from here on there is something to stop, also where the start is interrupted
             with quiet_loggers(), kept_handlers():
                 context = connect(self._address, self._threads(), insecure=self._insecure)
-            self._started = True
             self._session = Path(context.address_info["session_dir"])
             if self._address is None:
                 mark_session(self._session)

@@ -4,15 +4,18 @@ No network is trained; how good one is follows from its settings.
 """
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from study import driver
+from study import launch as command_line
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
+from study.errors import Interrupted, StudyFailed
 from study.ledger import Ledger
 from study.order import Order
 from study.results import load
@@ -22,6 +25,7 @@ from tests.made_up_world import KD, SHORT, SIZES, World
 
 FOLDER = Path("s")
 PAGE = FOLDER / "report" / "index.html"
+CONTINUE = "Continue with: python -m study.launch kd.yaml\n"
 MARK = "INCOMPLETE: the study was interrupted"
 
 
@@ -36,7 +40,7 @@ def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(**changes: Any) -> Order:
-    space = read_space(KD, [*SHORT, "robustness.racing=false", "robustness.controls=false"])
+    space = read_space(KD, [*SHORT, "budget.trials=2", "robustness.racing=false", "robustness.controls=false"])
     given: dict[str, Any] = {"source": KD, "command": "python -m study.launch kd.yaml", "output": FOLDER}
     return Order(space=space, **{**given, **changes})
 
@@ -119,3 +123,141 @@ def test_a_finished_study_gets_a_report_that_is_missing_or_older_than_its_last_l
     assert launch() == 0
     assert "nothing is left to do" in capsys.readouterr().out
     assert PAGE.stat() == before, "what is there is left as it is"
+
+
+# ---------------------------------------------------------------- signals
+
+
+def signalled(number: signal.Signals) -> Callable[..., Any]:
+    """Make something that sends this process a signal, once."""
+    left = [number]
+
+    def send(*_: Any, **__: Any) -> None:
+        if left:
+            os.kill(os.getpid(), left.pop())
+
+    return send
+
+
+def begun_by(send: Callable[..., Any], real: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*arguments: Any, **options: Any) -> Any:
+        send()
+        return real(*arguments, **options)
+
+    return both
+
+
+def check_interrupted(said: str) -> None:
+    """See that a launch ended as a first signal ends it, and that the next one does the rest."""
+    assert said.count(CONTINUE) == 1
+    assert said.index("Stopping: ") < said.index(CONTINUE)
+    assert load(FOLDER).state == "interrupted"
+    assert MARK in PAGE.read_text()
+    assert launch() == 0
+    assert load(FOLDER).state == "complete"
+    assert MARK not in PAGE.read_text()
+
+
+PHASES = [
+    (signal.SIGINT, driver, "wait_for_survivors"),
+    (signal.SIGTERM, InlineEngine, "start"),
+    (signal.SIGINT, driver, "banner"),
+    (signal.SIGINT, Ledger, "clear_pause"),
+    (signal.SIGTERM, InlineEngine, "stop"),
+    (signal.SIGINT, driver, "is_crash"),
+    (signal.SIGTERM, driver, "write_snapshots"),
+    (signal.SIGINT, driver, "print_results"),
+]
+"""What the driver does first in its phases outside of `engine.run`."""
+
+
+@pytest.mark.parametrize(("number", "owner", "name"), PHASES, ids=[name for _, _, name in PHASES])
+def test_a_signal_in_any_phase_says_how_to_go_on_and_marks_the_report(
+    number: signal.Signals,
+    owner: Any,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, begun_by(signalled(number), getattr(owner, name)))
+        with pytest.raises(Interrupted) as stopped:
+            launch()
+    assert stopped.value.exit_code == 128 + number
+    assert not stopped.value.is_impatient
+    check_interrupted(capsys.readouterr().err)
+
+
+def test_during_a_job_the_command_is_printed_at_once_and_not_into_the_jobs_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said: list[str] = []
+
+    def before_job(job: Job) -> None:
+        if job.key == "trials/000001":
+            assert job.keeps_state, "it is given a moment"
+            os.kill(os.getpid(), signal.SIGINT)
+            said.append(capsys.readouterr().err)
+
+    with pytest.raises(Interrupted):
+        launch(before_job)
+    assert CONTINUE in said[0]
+    check_interrupted(said[0] + capsys.readouterr().err)
+
+
+class Left(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("first", ["in a job", "before the jobs"])
+def test_a_second_signal_ends_the_launch_at_once_also_while_it_reports(
+    first: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leave(number: signal.Signals) -> NoReturn:
+        raise Left(number)
+
+    monkeypatch.setattr(driver, "leave", leave)
+    monkeypatch.setattr(driver, "write_report", signalled(signal.SIGTERM))
+    send = signalled(signal.SIGINT)
+    if first == "before the jobs":
+        monkeypatch.setattr(driver, "banner", send)
+    with pytest.raises(Left) as left:
+        launch(send)
+    assert left.value.args == (signal.SIGTERM,)
+    assert capsys.readouterr().err.count(CONTINUE) == 1
+
+
+def test_a_fault_outside_the_jobs_is_noted_and_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: Any) -> NoReturn:
+        raise StudyFailed("nothing to choose from")
+
+    monkeypatch.setattr(driver, "wait_for_survivors", lacking)
+    with pytest.raises(StudyFailed):
+        launch()
+    assert load(FOLDER).events[-1]["reason"] == "nothing to choose from"
+    assert MARK in PAGE.read_text()
+
+
+def test_a_signal_during_the_copy_says_that_the_study_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"file://{tmp_path}/archive/kd"
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "copy_study", begun_by(signalled(signal.SIGTERM), driver.copy_study))
+        with pytest.raises(Interrupted, match=r"The copy to .*/archive/kd was stopped") as stopped:
+            launch(copy_to=uri)
+    assert stopped.value.exit_code == 143
+    said = capsys.readouterr().err
+    assert f"the study is complete, its copy to {uri} is not" in said
+    assert said.endswith(CONTINUE)
+    assert load(FOLDER).state == "complete"
+    assert launch(copy_to=uri) == 0
+    assert load(tmp_path / "archive" / "kd").state == "complete"
+
+
+def test_ctrl_c_before_a_launch_has_begun_prints_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "drive", signalled(signal.SIGINT))
+    assert command_line.main([str(KD), "--smoke"]) == 130
+    assert capsys.readouterr().err.endswith(f" -m study.launch {KD} --smoke\n")
