@@ -17,6 +17,7 @@ from nodekd.data.views import count_views
 from nodekd.errors import NodekdError
 from study.copying import Target, copy_study, open_target
 from study.disk_space import Room
+from study.durable import writable
 from study.engine.job import Engine
 from study.engine.nodes import Needs
 from study.engine.ray_tune import RayTuneEngine
@@ -74,7 +75,8 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     Raises:
         StudyError: With the exit code of its class, after everything known has been written.
     """
-    folder = study_folder(order)
+    with writable(order.folder):
+        folder = study_folder(order)
     facts = study_facts(order.space)
     target = None if order.copy_to is None else open_target(order.copy_to, study_id(folder))
     if order.validate or order.dry_run:
@@ -83,7 +85,8 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     ledger = Ledger(folder)
     if order.part == "report":
         load_results(folder)
-        _report(ledger)
+        with writable(folder):
+            _report(ledger)
         _copy(order, ledger, target)
         return 0
     with ledger.lock():
@@ -93,7 +96,8 @@ def drive(order: Order, engine: Engine | None = None) -> int:
             if _is_reported(ledger):
                 print_results(load_results(folder, "complete"))
             else:
-                _report(ledger, "complete")
+                with writable(folder):
+                    _report(ledger, "complete")
             _copy(order, ledger, target)
             return 0
         engine = engine or _ray_engine(order, folder)
@@ -103,9 +107,10 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         context = Context(order.space, ledger, facts, progress, smoke=order.smoke, generation=order.generation)
         teachers = teacher_keys(context)
         check_same_teachers(ledger, teachers)
-        _identify(order, context, teachers, "ray" if isinstance(engine, RayTuneEngine) else type(engine).__name__)
-        settle_warm_start(ledger, order.space, facts.split_hash)
-        ledger.event("launched", command=order.command, part=order.part)
+        with writable(folder):
+            _identify(order, context, teachers, "ray" if isinstance(engine, RayTuneEngine) else type(engine).__name__)
+            settle_warm_start(ledger, order.space, facts.split_hash)
+            ledger.event("launched", command=order.command, part=order.part)
         code = _run(order, context, progress, engine, room)
         _copy(order, ledger, target)
         return code

@@ -4,6 +4,7 @@ A reader never sees half a JSON document; of a file of lines only the last line 
 What the files mean is the ledger's business.
 """
 
+import contextlib
 import errno
 import json
 import math
@@ -57,6 +58,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Say of a study's folder that it could not be used in the block, and what to do.
+
+    Args:
+        folder: The study's.
+
+    Raises:
+        EnvironmentFault: In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"The study's folder {folder} must be writable, but {error.filename or folder} is not: {error.strerror}. "
+            "Allow it, or choose another folder with --output."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

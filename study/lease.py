@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, final
 
-from study.durable import open_own, read_json, replace_json
+from study.durable import open_own, read_json, replace_json, writable
 from study.errors import EnvironmentFault
 
 HEARTBEAT_S = 15.0
@@ -149,10 +149,13 @@ def driver_lock(path: Path) -> Iterator[None]:
         path: The lock file; it stays, holding who drove last.
 
     Raises:
-        EnvironmentFault: If another driver is running; names its host and process id.
+        EnvironmentFault: If another driver is running, whose host and process id are named, or the folder cannot be
+            written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    with opened as stream:
         if not _try_lock(stream):
             holder = _read_holder(path)
             raise EnvironmentFault(

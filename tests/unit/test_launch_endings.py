@@ -3,6 +3,7 @@
 No network is trained; how good one is follows from its settings.
 """
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from study import driver
 from study import launch as command_line
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
-from study.errors import Interrupted, StudyFailed
+from study.errors import EnvironmentFault, Interrupted, StudyFailed
 from study.ledger import Ledger
 from study.order import Order
 from study.results import load
@@ -261,3 +262,56 @@ def test_ctrl_c_before_a_launch_has_begun_prints_the_command(
     monkeypatch.setattr(driver, "drive", signalled(signal.SIGINT))
     assert command_line.main([str(KD), "--smoke"]) == 130
     assert capsys.readouterr().err.endswith(f" -m study.launch {KD} --smoke\n")
+
+
+# ---------------------------------------------------------------- a folder that cannot be written
+
+
+def refused(number: int) -> Callable[..., Any]:
+    """Make something that is refused, as a disk mounted read-only or another user's folder refuses it."""
+
+    def refuse(path: Any = "somewhere", *_: Any, **__: Any) -> NoReturn:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return refuse
+
+
+def check_unwritable(said: str, number: int, **changes: Any) -> None:
+    with pytest.raises(EnvironmentFault) as fault:
+        launch(**changes)
+    assert fault.value.exit_code == 4
+    assert os.strerror(number) in str(fault.value)
+    assert said in str(fault.value)
+    assert str(fault.value).endswith("choose another folder with --output.")
+
+
+def test_a_file_where_a_folder_above_the_study_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    check_unwritable(f"{tmp_path}/file/kd must be writable", errno.ENOTDIR, output=tmp_path / "file" / "kd")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("place", ["mkdir", "open", "iterdir"])
+def test_a_study_that_cannot_be_begun_for_want_of_rights_is_told(
+    place: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "iterdir":
+        FOLDER.mkdir()
+    real, refuse = getattr(Path, place), refused(number)
+    monkeypatch.setattr(Path, place, lambda path, *a, **k: (refuse if "s" in path.parts else real)(path, *a, **k))
+    check_unwritable("s must be writable", number)
+
+
+@pytest.mark.parametrize("name", ["write_identity", "settle_warm_start", "Ledger.event"])
+def test_a_study_that_may_be_locked_and_not_written_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"study.driver.{name}", refused(errno.EROFS))
+    check_unwritable("s must be writable", errno.EROFS)
+
+
+def test_a_report_that_may_not_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch()
+    monkeypatch.setattr(driver, "write_snapshots", refused(errno.EROFS))
+    check_unwritable("s must be writable", errno.EROFS, part="report")
+    PAGE.unlink()
+    check_unwritable("s must be writable", errno.EROFS)
