@@ -88,13 +88,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, document: Mapping[str, Any], *, synced: bool = True) -> Path:
-    """Write the document under a name nobody else uses, in the same folder, and wait for the disk if asked to."""
-    text = json.dumps(plain(document), indent=1, allow_nan=False) + "\n"
+def _bytes_of(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(plain(document), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _write_beside(path: Path, content: bytes, *, synced: bool = True) -> Path:
+    """Write a file under a name nobody else uses, in the same folder, and wait for the disk if asked to."""
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with beside.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             if synced:
                 os.fsync(stream.fileno())
@@ -112,8 +115,19 @@ def replace_json(path: Path, document: Mapping[str, Any], *, synced: bool = True
         document: Content; see `plain` for what becomes of numpy and of numbers that are not finite.
         synced: Whether to wait for the disk; without it a power cut may leave the file empty, or none.
     """
+    replace_bytes(path, _bytes_of(document), synced=synced)
+
+
+def replace_bytes(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part.
+
+    Args:
+        path: File to write; its folder is made where it is missing, a symbolic link of its name is replaced.
+        content: What it holds.
+        synced: Whether to wait for the disk; without it a power cut may leave the file empty, or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, document, synced=synced)
+    beside = _write_beside(path, content, synced=synced)
     try:
         beside.replace(path)
     finally:
@@ -136,7 +150,7 @@ def link_json_once(path: Path, document: Mapping[str, Any]) -> bool:
         EnvironmentFault: If the file system has no hard links.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, document)
+    beside = _write_beside(path, _bytes_of(document))
     try:
         path.hardlink_to(beside)
     except FileExistsError:

@@ -315,3 +315,30 @@ def test_a_report_that_may_not_be_written_is_told(monkeypatch: pytest.MonkeyPatc
     check_unwritable("s must be writable", errno.EROFS, part="report")
     PAGE.unlink()
     check_unwritable("s must be writable", errno.EROFS)
+
+
+# ---------------------------------------------------------------- what a kill leaves of the identity
+
+
+def test_a_space_is_stored_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at each step that makes a name for it, a study has all of its space in the end."""
+    real, is_whole = Path.replace, KD.read_bytes()
+    for last in ("before", "after"):
+
+        def replace(path: Path, target: Path, last: str = last) -> Path:
+            if target.name != "space.yaml":
+                return real(path, target)
+            assert path.read_bytes() == is_whole
+            if last == "after":
+                real(path, target)
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(Killed):
+                launch()
+        stored = FOLDER / "space.yaml"
+        assert not stored.exists() if last == "before" else stored.read_bytes() == is_whole
+    assert not list(FOLDER.glob("space.yaml.*")), "nothing is left beside it"
+    assert launch() == 0
+    assert (FOLDER / "space.yaml").read_bytes() == is_whole
