@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 INTERVAL_S = 10.0
 """Seconds of training that a kill can cost."""
@@ -27,7 +28,7 @@ def _never() -> bool:
     return False
 
 
-def write_archive(document: Mapping[str, Any], path: Path) -> None:
+def write_archive(document: Mapping[str, Any] | Tensor, path: Path) -> None:
     """Write tensors, numbers and text in dictionaries and lists; a reader finds the old file or the new one, whole."""
     temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -74,9 +74,13 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise EnvironmentFault(
-            f"The study's folder {folder} must be writable, but {error.filename or folder} is not: {error.strerror}. "
+            f"The study's folder {folder} must be writable, but {error.filename or folder} is not: {_said_of(error)}. "
             "Allow it, or choose another folder with --output."
         ) from error
+
+
+def _said_of(error: OSError) -> str | None:
+    return "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
 
 
 def sync_folder(folder: Path) -> None:
@@ -194,18 +198,34 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def open_own(path: Path) -> IO[bytes]:
-    """Open a file of a study for reading: itself, never what a symbolic link of that name leads to, and never a pipe.
+    """Open a file of a study for reading; see `own_file`.
 
     A folder of results may come from somebody else; a link in it must not show files of whoever looks at it.
 
     Raises:
         OSError: If there is no such file, or something else has its name.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(own_file(str(path), os.O_RDONLY), "rb")
+
+
+def own_file(path: str, flags: int) -> int:
+    """Open a file of a study itself, never what a symbolic link of that name leads to, and never a pipe.
+
+    Args:
+        path: The file.
+        flags: How to open it; with them this is the `opener` of `open`.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: If something else has its name, or it cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
-    return os.fdopen(descriptor, "rb")
+        raise OSError(errno.EINVAL, "it is no plain file", path)
+    return descriptor
 
 
 def make_own_folder(folder: Path) -> None:
@@ -234,9 +254,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        what = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
         raise EnvironmentFault(
-            f"{path} must be a file that can be read, but: {what}. Restore it or delete it."
+            f"{path} must be a file that can be read, but: {_said_of(error)}. Restore it or delete it."
         ) from error
     except (ValueError, RecursionError) as error:
         raise EnvironmentFault(f"{path} is damaged: not a JSON document ({error}). Restore it or delete it.") from error
@@ -249,15 +268,11 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """Append one JSON line; a torn line that an earlier kill left behind is cut off first."""
     line = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b", opener=_not_through_a_link) as stream:
+    with open(path, "a+b", opener=own_file) as stream:
         whole = _end_of_last_whole_line(path)
         if whole != stream.seek(0, os.SEEK_END):
             stream.truncate(whole)
         stream.write(line)
-
-
-def _not_through_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _end_of_last_whole_line(path: Path) -> int:
