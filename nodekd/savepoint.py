@@ -6,6 +6,7 @@ random state has to be kept; networks, optimisers, schedules and counters are al
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
@@ -30,7 +31,7 @@ def _never() -> bool:
 
 def write_archive(document: Mapping[str, Any] | Tensor, path: Path) -> None:
     """Write tensors, numbers and text in dictionaries and lists; a reader finds the old file or the new one, whole."""
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as stream:

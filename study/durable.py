@@ -180,7 +180,7 @@ def link_or_copy(source: Path, target: Path, *, by_link: bool = True) -> None:
         target: In a folder that exists; replaced where it is there.
         by_link: Whether both may be one file, as is right for what is replaced and never changed.
     """
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         if not (by_link and _linked(source, beside)):
             shutil.copyfile(source, beside, follow_symlinks=False)
