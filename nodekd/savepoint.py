@@ -6,11 +6,13 @@ random state has to be kept; networks, optimisers, schedules and counters are al
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 INTERVAL_S = 10.0
 """Seconds of training that a kill can cost."""
@@ -27,9 +29,9 @@ def _never() -> bool:
     return False
 
 
-def write_archive(document: Mapping[str, Any], path: Path) -> None:
+def write_archive(document: Mapping[str, Any] | Tensor, path: Path) -> None:
     """Write tensors, numbers and text in dictionaries and lists; a reader finds the old file or the new one, whole."""
-    temporary = path.with_name(f"{path.name}.tmp.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as stream:

@@ -105,7 +105,7 @@ def _unwritable(path: Path, error: OSError) -> EnvironmentFault:
 
 def _append(path: Path, line: bytes) -> None:
     """Add a line by one call, after the end of a torn one where there is one, and wait for the disk."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

@@ -5,6 +5,25 @@ import itertools
 import sqlite3
 from pathlib import Path
 
+from study.errors import EnvironmentFault
+
+_BESIDE = ("", "-journal", "-shm", "-wal")
+"""What SQLite appends to a database's name for the files that it keeps with it."""
+
+
+def check_own(path: Path) -> None:
+    """See that SQLite, which follows symbolic links, finds none.
+
+    Raises:
+        EnvironmentFault: If the database, or a file that belongs to it, is one.
+    """
+    for file in (path.with_name(path.name + suffix) for suffix in _BESIDE):
+        if file.is_symlink():
+            raise EnvironmentFault(
+                f"{file} must be a file of the study, but is a symbolic link, which is not followed. Remove the link; "
+                "the database is rebuilt."
+            )
+
 
 def set_damaged_aside(path: Path) -> None:
     """Rename a database that SQLite cannot read, with its log; the ledger rebuilds it."""

@@ -8,6 +8,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from nodekd.data.corruptions import open_corruptions
@@ -16,10 +17,11 @@ from nodekd.data.views import count_views
 from nodekd.errors import NodekdError
 from study.copying import Target, copy_study, open_target
 from study.disk_space import Room
+from study.durable import writable
 from study.engine.job import Engine
 from study.engine.nodes import Needs
 from study.engine.ray_tune import RayTuneEngine
-from study.engine.signals import Stopped, watched_signals
+from study.engine.signals import GRACE_S, Farewell, leave, watched_signals
 from study.errors import EnvironmentFault, Interrupted, StudyError
 from study.identity import (
     check_same_data,
@@ -32,6 +34,7 @@ from study.identity import (
 )
 from study.jobs.execute import execute
 from study.jobs.probe_node import split_hash
+from study.lease import utc_now
 from study.ledger import Ledger
 from study.metering import MeteredProgress
 from study.order import Order
@@ -55,6 +58,8 @@ from study.warm_start import settle_warm_start
 
 _OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
 """Jobs whose keys change with settings that may change when a study is resumed."""
+_REPORTED = ("trials.parquet", "history.parquet", "robustness.parquet", "report/index.html")
+"""What a report leaves in the study's folder."""
 
 
 def drive(order: Order, engine: Engine | None = None) -> int:
@@ -70,7 +75,8 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     Raises:
         StudyError: With the exit code of its class, after everything known has been written.
     """
-    folder = study_folder(order)
+    with writable(order.folder):
+        folder = study_folder(order)
     facts = study_facts(order.space)
     target = None if order.copy_to is None else open_target(order.copy_to, study_id(folder))
     if order.validate or order.dry_run:
@@ -79,15 +85,20 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     ledger = Ledger(folder)
     if order.part == "report":
         load_results(folder)
-        _report(ledger)
-        _copy(ledger, target)
+        with writable(folder):
+            _report(ledger)
+        _copy(order, ledger, target)
         return 0
     with ledger.lock():
         check_same_data(ledger, facts)
         if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")
-            print_results(load_results(folder, "complete"))
-            _copy(ledger, target)
+            if _is_reported(ledger):
+                print_results(load_results(folder, "complete"))
+            else:
+                with writable(folder):
+                    _report(ledger, "complete")
+            _copy(order, ledger, target)
             return 0
         engine = engine or _ray_engine(order, folder)
         progress = _progress(order, engine, ledger, facts)
@@ -96,11 +107,12 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         context = Context(order.space, ledger, facts, progress, smoke=order.smoke, generation=order.generation)
         teachers = teacher_keys(context)
         check_same_teachers(ledger, teachers)
-        _identify(order, context, teachers, "ray" if isinstance(engine, RayTuneEngine) else type(engine).__name__)
-        settle_warm_start(ledger, order.space, facts.split_hash)
-        ledger.event("launched", command=order.command, part=order.part)
+        with writable(folder):
+            _identify(order, context, teachers, "ray" if isinstance(engine, RayTuneEngine) else type(engine).__name__)
+            settle_warm_start(ledger, order.space, facts.split_hash)
+            ledger.event("launched", command=order.command, part=order.part)
         code = _run(order, context, progress, engine, room)
-        _copy(ledger, target)
+        _copy(order, ledger, target)
         return code
 
 
@@ -176,18 +188,35 @@ def _ray_engine(order: Order, folder: Path) -> Engine:
 
 
 def _run(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
-    """Run and report; a signal ends everything at once where the engine does not see to it."""
-    with watched_signals() as signals:
+    """Run and report; what ends it too early, a signal or a fault, is noted and marked in the report.
+
+    A first signal is answered at once, whatever is being done; a second one ends the process.
+    """
+    ledger = context.ledger
+    farewell = Farewell(f"jobs have {GRACE_S:.0f} s to keep where they stand", continuing(order, ledger.root))
+    with watched_signals(farewell.say, leave) as signals:
         try:
-            with signals.raised():
-                return _carry_out(order, context, progress, engine, room)
-        except (Stopped, SystemError):  # the second where compiled code was interrupted
-            if signals.received is None:
-                raise
-            raise signals.interruption(at_once=True) from None
+            with signals.interrupting():
+                return _carry_out(order, context, progress, engine, room, farewell)
+        except Interrupted as interruption:
+            signals.heard(interruption)
+            farewell.say()
+            with room.forgiven():
+                ledger.event("interrupted")
+            with room.forgiven():
+                if not interruption.is_impatient:
+                    _report(ledger, "interrupted")
+            raise
+        except StudyError as fault:
+            with room.forgiven():
+                ledger.event("interrupted", reason=str(fault))
+                _report(ledger, "interrupted")
+            raise
 
 
-def _carry_out(order: Order, context: Context, progress: Progress, engine: Engine, room: Room) -> int:
+def _carry_out(
+    order: Order, context: Context, progress: Progress, engine: Engine, room: Room, farewell: Farewell
+) -> int:
     ledger, resumed = context.ledger, resumed_text(context.ledger)
     wait_for_survivors(ledger, progress)
     try:
@@ -195,30 +224,24 @@ def _carry_out(order: Order, context: Context, progress: Progress, engine: Engin
         print(banner(order, context.facts, ledger.root, engine, dashboard, resumed))
         with progress.showing():
             planned = room.retry(
-                lambda: _run_stages(order, context, engine, room), lambda: wait_for_survivors(ledger, progress)
+                lambda: _run_stages(order, context, engine, room, farewell),
+                lambda: wait_for_survivors(ledger, progress),
             )
-    except Interrupted as interruption:
-        with room.forgiven():
-            ledger.event("interrupted")
-        print(f"Continue with: {continuing(order, ledger.root)}", file=sys.stderr)
-        with room.forgiven():
-            if not interruption.is_impatient:
-                _report(ledger, "interrupted")
-        raise
-    except StudyError as fault:
-        with room.forgiven():
-            ledger.event("interrupted", reason=str(fault))
-            _report(ledger, "interrupted")
-        raise
     finally:
         engine.stop()
     return room.retry(lambda: _finish(order, ledger, planned))
 
 
-def _run_stages(order: Order, context: Context, engine: Engine, room: Room) -> set[str]:
+def _run_stages(order: Order, context: Context, engine: Engine, room: Room, farewell: Farewell) -> set[str]:
     """Run what the files say is missing; return the jobs of all stages."""
+    stream = sys.stderr  # of now: a job that runs in this process sends what is printed to its log
+
+    def pause() -> None:
+        farewell.say(stream)
+        context.ledger.ask_to_pause()
+
     context.ledger.clear_pause()
-    pipeline = Pipeline(plan(context, order.part), context.ledger.ask_to_pause, room)
+    pipeline = Pipeline(plan(context, order.part), pause, room)
     engine.run(pipeline, execute)
     return pipeline.planned
 
@@ -237,10 +260,6 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     trials = max(by_search[: len(_searches(order.space))], key=len)  # each search may fail that often
     searched = order.part == "all" or _is_searched(order.space, ledger)
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
-    if complete:
-        ledger.event("finished", space=order.space.document())
-    else:
-        ledger.event("ended", part=order.part)
     _report(ledger, "complete" if complete else "incomplete")
     if order.part != "all" and not complete:
         print(f"only --stage {order.part} was asked for; the rest: {continuing(order, ledger.root, whole=True)}")
@@ -250,6 +269,10 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
         )
     if others:
         _complain(f"{len(others)} jobs crashed; the same command tries them again", others)
+    if complete:  # comes last: what is killed before it, be it in the report, is done again by the same command
+        ledger.event("finished", space=order.space.document())
+    else:
+        ledger.event("ended", part=order.part)
     return 0 if not others and len(trials) <= budget.max_failed_trials else 1
 
 
@@ -265,14 +288,20 @@ def _is_searched(space: Space, ledger: Ledger) -> bool:
     )
 
 
-def _copy(ledger: Ledger, target: Target | None) -> None:
+def _copy(order: Order, ledger: Ledger, target: Target | None) -> None:
     """Copy a study that is complete to where it was asked for."""
     if target is None:
         return
     if not is_complete(ledger):
         print(f"Not copied to {target.uri}: the study is not complete.", file=sys.stderr)
         return
-    copied = copy_study(ledger.root, target)
+    what = f"the study is complete, its copy to {target.uri} is not"
+    with watched_signals(Farewell(what, continuing(order, ledger.root)).say, leave) as signals:
+        try:
+            with signals.interrupting():
+                copied = copy_study(ledger.root, target)
+        except Interrupted as interruption:
+            raise Interrupted(f"The copy to {target.uri} was stopped.", interruption.exit_code) from None
     print(
         f"copied     {copied.files} files ({copied.bytes / 1e6:.1f} MB) to {target.uri}, {copied.unchanged} unchanged"
     )
@@ -294,6 +323,14 @@ def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
     if order.resume != "never":
         return shlex.join(order.command_without(*asked))
     return shlex.join([*order.command_without("--resume", "--output", *asked), "--output", str(folder)])
+
+
+def _is_reported(ledger: Ledger) -> bool:
+    """Tell whether tables and page were written since the last launch began; older ones do not show how it ended."""
+    began = max((str(event["ts"]) for event in ledger.events() if event.get("type") == "launched"), default=utc_now())
+    written = [ledger.root / name for name in _REPORTED]
+    since = datetime.fromisoformat(began).timestamp()
+    return all(path.is_file() and path.stat().st_mtime >= since for path in written)
 
 
 def _report(ledger: Ledger, state: str | None = None) -> None:

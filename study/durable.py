@@ -4,6 +4,7 @@ A reader never sees half a JSON document; of a file of lines only the last line 
 What the files mean is the ledger's business.
 """
 
+import contextlib
 import errno
 import json
 import math
@@ -59,6 +60,29 @@ def plain(value: Any) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Say of a study's folder that it could not be used in the block, and what to do.
+
+    Args:
+        folder: The study's.
+
+    Raises:
+        EnvironmentFault: In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"The study's folder {folder} must be writable, but {error.filename or folder} is not: {_said_of(error)}. "
+            "Allow it, or choose another folder with --output."
+        ) from error
+
+
+def _said_of(error: OSError) -> str | None:
+    return "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+
+
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -68,13 +92,16 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_beside(path: Path, document: Mapping[str, Any], *, synced: bool = True) -> Path:
-    """Write the document under a name nobody else uses, in the same folder, and wait for the disk if asked to."""
-    text = json.dumps(plain(document), indent=1, allow_nan=False) + "\n"
+def _bytes_of(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(plain(document), indent=1, allow_nan=False) + "\n").encode()
+
+
+def _write_beside(path: Path, content: bytes, *, synced: bool = True) -> Path:
+    """Write a file under a name nobody else uses, in the same folder, and wait for the disk if asked to."""
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with beside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with beside.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             if synced:
                 os.fsync(stream.fileno())
@@ -92,8 +119,19 @@ def replace_json(path: Path, document: Mapping[str, Any], *, synced: bool = True
         document: Content; see `plain` for what becomes of numpy and of numbers that are not finite.
         synced: Whether to wait for the disk; without it a power cut may leave the file empty, or none.
     """
+    replace_bytes(path, _bytes_of(document), synced=synced)
+
+
+def replace_bytes(path: Path, content: bytes, *, synced: bool = True) -> None:
+    """Write a file so that a reader finds the old one or the new one, never a part.
+
+    Args:
+        path: File to write; its folder is made where it is missing, a symbolic link of its name is replaced.
+        content: What it holds.
+        synced: Whether to wait for the disk; without it a power cut may leave the file empty, or none.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, document, synced=synced)
+    beside = _write_beside(path, content, synced=synced)
     try:
         beside.replace(path)
     finally:
@@ -116,7 +154,7 @@ def link_json_once(path: Path, document: Mapping[str, Any]) -> bool:
         EnvironmentFault: If the file system has no hard links.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, document)
+    beside = _write_beside(path, _bytes_of(document))
     try:
         path.hardlink_to(beside)
     except FileExistsError:
@@ -142,7 +180,7 @@ def link_or_copy(source: Path, target: Path, *, by_link: bool = True) -> None:
         target: In a folder that exists; replaced where it is there.
         by_link: Whether both may be one file, as is right for what is replaced and never changed.
     """
-    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         if not (by_link and _linked(source, beside)):
             shutil.copyfile(source, beside, follow_symlinks=False)
@@ -160,18 +198,34 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def open_own(path: Path) -> IO[bytes]:
-    """Open a file of a study for reading: itself, never what a symbolic link of that name leads to, and never a pipe.
+    """Open a file of a study for reading; see `own_file`.
 
     A folder of results may come from somebody else; a link in it must not show files of whoever looks at it.
 
     Raises:
         OSError: If there is no such file, or something else has its name.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(own_file(str(path), os.O_RDONLY), "rb")
+
+
+def own_file(path: str, flags: int) -> int:
+    """Open a file of a study itself, never what a symbolic link of that name leads to, and never a pipe.
+
+    Args:
+        path: The file.
+        flags: How to open it; with them this is the `opener` of `open`.
+
+    Returns:
+        A file descriptor.
+
+    Raises:
+        OSError: If something else has its name, or it cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no plain file", str(path))
-    return os.fdopen(descriptor, "rb")
+        raise OSError(errno.EINVAL, "it is no plain file", path)
+    return descriptor
 
 
 def make_own_folder(folder: Path) -> None:
@@ -200,9 +254,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        what = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
         raise EnvironmentFault(
-            f"{path} must be a file that can be read, but: {what}. Restore it or delete it."
+            f"{path} must be a file that can be read, but: {_said_of(error)}. Restore it or delete it."
         ) from error
     except (ValueError, RecursionError) as error:
         raise EnvironmentFault(f"{path} is damaged: not a JSON document ({error}). Restore it or delete it.") from error
@@ -215,15 +268,11 @@ def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """Append one JSON line; a torn line that an earlier kill left behind is cut off first."""
     line = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b", opener=_not_through_a_link) as stream:
+    with open(path, "a+b", opener=own_file) as stream:
         whole = _end_of_last_whole_line(path)
         if whole != stream.seek(0, os.SEEK_END):
             stream.truncate(whole)
         stream.write(line)
-
-
-def _not_through_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _end_of_last_whole_line(path: Path) -> int:

@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 4 if the folder is not that of a study or cannot be written (2, usage, is argparse's).
     """
-    parser = argparse.ArgumentParser(prog="python -m study.explore", description="Write a study's report/index.html.")
+    words = "Write a study's report/index.html."
+    parser = argparse.ArgumentParser(prog="python -m study.explore", description=words, allow_abbrev=False)
     parser.add_argument("folder", metavar="DIR", type=Path, help="the study's own folder, e.g. results/kd")
     parser.add_argument("--svg", action="store_true", help="also write report/front.svg, the picture of the front")
     parser.add_argument(

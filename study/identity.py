@@ -2,7 +2,6 @@
 
 import itertools
 import shlex
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from nodekd.attacks.catalog import EPSILONS
 from study.access_log import prepare_log
 from study.documents import read_document
-from study.durable import replace_json
+from study.durable import replace_bytes, replace_json
 from study.epsilons import headline
 from study.errors import EnvironmentFault, ResumeConflict
 from study.lease import utc_now
@@ -177,7 +176,7 @@ def write_identity(
         },
     )
     if not (ledger.root / "space.yaml").exists():
-        shutil.copyfile(order.source, ledger.root / "space.yaml")
+        replace_bytes(ledger.root / "space.yaml", order.source.read_bytes())
 
 
 def check_same_data(ledger: Ledger, facts: Facts) -> None:

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m study.launch",
         description="Distil ResNet teachers into Neural-ODE students over a search space, then attack the best.",
         epilog="The same command continues an interrupted study. search_spaces/README.md lists every key.",
+        allow_abbrev=False,  # commands that go on with a study leave options out by their names
     )
     command.add_argument("space", type=Path, metavar="SPACE", help="search space, e.g. search_spaces/kd.yaml")
     command.add_argument(
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    interpreter, words = sys.orig_argv[0] or "python", ["-m", "study.launch", *given]
     options = _parse(given)
     try:
         from study.space.reader import read_space
@@ -77,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         order = Order(
             space=space.smoke() if options.smoke else space,
             source=options.space,
-            command=shlex.join(["python", "-m", "study.launch", *given]),
+            command=shlex.join(["python", *words]),
+            interpreter=interpreter,
             part=options.stage,
             resume=options.resume,
             output=options.output,
@@ -104,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("This is a fault of nodekd, not of the study; what it has on disk is kept.", file=sys.stderr)
         return INTERNAL_ERROR
     except KeyboardInterrupt:
-        print("Stopped before the study began.", file=sys.stderr)
+        print(f"Stopped. Continue with: {shlex.join([interpreter, *words])}", file=sys.stderr)
         return 130
 
 

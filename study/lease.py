@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, final
 
-from study.durable import open_own, read_json, replace_json
+from study.durable import make_own_folder, open_own, own_file, read_json, replace_json, writable
 from study.errors import EnvironmentFault
 
 HEARTBEAT_S = 15.0
@@ -91,9 +91,13 @@ class Attempt:
 
 
 def begin_attempt(job_folder: Path) -> Attempt:
-    """Take the next free attempt number of a job; two callers never get the same one."""
+    """Take the next free attempt number of a job; two callers never get the same one.
+
+    Raises:
+        EnvironmentFault: If the folder of the attempts is a symbolic link.
+    """
     attempts = job_folder / "attempts"
-    attempts.mkdir(parents=True, exist_ok=True)
+    make_own_folder(attempts)
     number = max((int(entry.name) for entry in attempts.iterdir() if entry.name.isdigit()), default=0)
     while True:
         number += 1
@@ -149,12 +153,16 @@ def driver_lock(path: Path) -> Iterator[None]:
         path: The lock file; it stays, holding who drove last.
 
     Raises:
-        EnvironmentFault: If another driver is running; names its host and process id.
+        EnvironmentFault: If another driver is running, whose host and process id are named, or the folder cannot be
+            written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
+    with contextlib.ExitStack() as held:
+        with writable(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = held.enter_context(open(path, "a+", encoding="utf-8", opener=own_file))
         if not _try_lock(stream):
-            holder = _read_holder(path)
+            stream.seek(0)
+            holder = _holder_in(stream.read())
             raise EnvironmentFault(
                 f"One driver per study, but {path.parent} is driven by process {holder.get('pid', 'unknown')} on "
                 f"{holder.get('host', 'an unknown host')} since {holder.get('start', 'an unknown time')}. "
@@ -173,9 +181,8 @@ def replace_content(stream: IO[str], holder: dict[str, Any]) -> None:
     stream.flush()
 
 
-def _read_holder(path: Path) -> dict[str, str]:
-    words = path.read_text(encoding="utf-8").split()
-    return dict(zip(("pid", "host", "start"), words, strict=False))
+def _holder_in(text: str) -> dict[str, str]:
+    return dict(zip(("pid", "host", "start"), text.split(), strict=False))
 
 
 def current_driver(path: Path) -> dict[str, str] | None:
@@ -188,5 +195,5 @@ def current_driver(path: Path) -> dict[str, str] | None:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _read_holder(path)
+            return _holder_in(stream.read().decode())
     return None

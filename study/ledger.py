@@ -137,7 +137,7 @@ class Ledger:
     def reopen(self, key: str) -> None:
         """Set a job's outcome aside, into the folder of its last attempt, so that it can be run again."""
         folder = self.folder(key)
-        aside = folder / "attempts" / f"{max(1, self.attempts(key)):02d}" / "outcome.json"
+        aside = self._inside(f"{key}/attempts/{max(1, self.attempts(key)):02d}/outcome.json")
         aside.parent.mkdir(parents=True, exist_ok=True)
         (folder / "outcome.json").replace(aside)
 

@@ -22,7 +22,9 @@ class Order:
     source: Path
     """The file the space was read from; copied into the study's folder."""
     command: str
-    """The command that continues this study."""
+    """The command that continues this study, as its files keep it: with the interpreter called `python`."""
+    interpreter: str = "python"
+    """The interpreter as the user called it, for commands that are printed; its path is this machine's business."""
     part: Part = "all"
     resume: Resume = "auto"
     output: Path | None = None
@@ -47,8 +49,8 @@ class Order:
         return self.output if self.output is not None else Path("results") / self.space.study.name
 
     def command_without(self, *options: str) -> list[str]:
-        """Return the words of the command but for options that take a value, in either spelling."""
-        words, kept = iter(shlex.split(self.command)), []
+        """Return the words of the command, to be typed here, but for options that take a value, in either spelling."""
+        words, kept = iter(shlex.split(self.command)[1:]), [self.interpreter]
         for word in words:
             if word in options:
                 next(words, None)

@@ -15,7 +15,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from study.database import set_damaged_aside
+from study.database import check_own, set_damaged_aside
 from study.feasibility import objections
 from study.number_ranges import NumberSet, Ranges
 from study.points import Parameter, Point, SearchSpace, grid_points, identity_of, walk
@@ -46,6 +46,7 @@ def _open_storage(path: Path | None) -> optuna.storages.BaseStorage:
     if path is None:
         return optuna.storages.InMemoryStorage()
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_own(path)
     set_damaged_aside(path)
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode=WAL")

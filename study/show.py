@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 4 if the folder is not that of a study (2, usage, is argparse's).
     """
-    parser = argparse.ArgumentParser(prog="python -m study.show", description="Print what a study has found so far.")
+    words = "Print what a study has found so far."
+    parser = argparse.ArgumentParser(prog="python -m study.show", description=words, allow_abbrev=False)
     parser.add_argument("folder", metavar="DIR", type=Path, help="the study's own folder, e.g. results/kd")
     parser.add_argument("--paper", choices=tuple(PAPERS), help="lay the run beside what this paper is known to claim")
     parser.add_argument("--json", action="store_true", help="print one JSON object (rates are fractions)")

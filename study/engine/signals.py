@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn, final
+from typing import NoReturn, TextIO, final
 
 from study.errors import Interrupted
 
@@ -19,6 +19,33 @@ _WATCHED = (signal.SIGINT, signal.SIGTERM)
 @final
 class Stopped(BaseException):
     """Raised in the middle of the work; no `except Exception` of a job or a library takes it for a fault."""
+
+
+@final
+class Farewell:
+    """Tells a person, once and at the first signal, that something stops and which command goes on with it."""
+
+    def __init__(self, what: str, command: str) -> None:
+        """Prepare what is said.
+
+        Args:
+            what: What becomes of the work.
+            command: Goes on.
+        """
+        self._text = f"Stopping: {what}. A second signal ends it at once.\nContinue with: {command}"
+        self._is_said = False
+
+    def say(self, stream: TextIO | None = None) -> None:
+        """Say it, unless it has been said.
+
+        Args:
+            stream: Where to; the standard error stream by default.
+        """
+        if self._is_said:
+            return
+        self._is_said = True
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # closed, or interrupted amid a write of its own
+            print(self._text, file=stream or sys.stderr, flush=True)
 
 
 @final
@@ -81,6 +108,25 @@ class Signals:
             if self._alarm is not None:
                 self._alarm.cancel()
 
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a signal end the block, with the error that ends a run.
+
+        Raises:
+            Interrupted: After a signal.
+        """
+        try:
+            with self.raised():
+                yield
+        except BaseException:  # `Stopped`, or what compiled code that it came into made of it
+            if self.received is None:
+                raise
+            raise self.interruption() from None
+
+    def heard(self, interruption: Interrupted) -> None:
+        """Take the signal that somebody else received for the first one, so that the next is a second."""
+        self.received = self.received or signal.Signals(interruption.exit_code - 128)
+
     def _interrupt(self, grace_s: float) -> None:
         if grace_s == 0:
             raise Stopped
@@ -92,19 +138,18 @@ class Signals:
         self._is_over = True
         os.kill(os.getpid(), self.received or signal.SIGINT)  # handled in the main thread, where it raises
 
-    def interruption(self, settled: int | None = None, *, at_once: bool = False) -> Interrupted:
+    def interruption(self, settled: int | None = None) -> Interrupted:
         """Return the error that ends a run.
 
         Args:
             settled: Jobs that are over; None where they were not counted.
-            at_once: Whether nothing may take long any more, as after a second signal.
         """
         number = self.received or signal.SIGINT
         after = "" if settled is None else f" after {settled} jobs of this launch"
         return Interrupted(
             f"{number.name} stopped the study{after}; the same command continues it.",
             exit_code=128 + number,
-            is_impatient=at_once or self.is_impatient,
+            is_impatient=self.is_impatient,
         )
 
 
@@ -117,13 +162,9 @@ def leave(number: signal.Signals) -> NoReturn:
     os._exit(128 + number)
 
 
-def _ignore() -> None:
-    pass
-
-
 @contextlib.contextmanager
 def watched_signals(
-    on_first: Callable[[], None] = _ignore, on_second: Callable[[signal.Signals], None] | None = None
+    on_first: Callable[[], None] = lambda: None, on_second: Callable[[signal.Signals], None] | None = None
 ) -> Iterator[Signals]:
     """Take over SIGINT and SIGTERM for the block and give them back; does nothing outside the main thread."""
     signals = Signals(on_first, on_second)

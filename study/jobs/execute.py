@@ -15,6 +15,7 @@ import torch
 
 from nodekd.savepoint import Paused
 from study.disk_space import NoRoom, is_lack_of_room
+from study.durable import own_file
 from study.engine.job import Job
 from study.jobs.attack import run_attack
 from study.jobs.check import run_check
@@ -122,7 +123,7 @@ def _run(runner: Callable[[Work], Result], work: Work, log: IO[str]) -> tuple[Re
 def _log(work: Work) -> Iterator[IO[str]]:
     """Send what the work prints to the job's `log.txt`, which begins with what is being run."""
     work.folder.mkdir(parents=True, exist_ok=True)
-    with (work.folder / "log.txt").open("a", encoding="utf-8") as log:
+    with open(work.folder / "log.txt", "a", encoding="utf-8", opener=own_file) as log:
         config = work.ledger.config(work.key) or {}
         log.write(f"{work.key} {json.dumps(config.get('params', config.get('settings', {})))}\n")
         log.flush()

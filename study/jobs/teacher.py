@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from nodekd.checkpoint import load_weights, save_weights, stored_names
@@ -14,6 +13,7 @@ from nodekd.distill.teacher_signal import logit_table, small_enough
 from nodekd.distill.tempered import TemperedLabels
 from nodekd.evaluate import evaluate
 from nodekd.models.student import parameter_count
+from nodekd.savepoint import write_archive
 from nodekd.train import TrainingStatus, train
 from study.jobs.history import History
 from study.jobs.networks import teacher_of, train_config_of
@@ -40,7 +40,7 @@ def run_teacher(work: Work) -> Result:
     train_split = dataset.splits["train"]
     if small_enough(dataset.augmentation):
         table = logit_table(teacher, train_split, dataset.augmentation)
-        torch.save(table.cpu(), work.folder / "logits.pt")
+        write_archive(table.cpu(), work.folder / "logits.pt")
     clean = evaluate(teacher, train_split)
     accuracy = {name: evaluate(teacher, dataset.splits[name]).accuracy for name in ("val_search", "val_front")}
     return Result(

@@ -36,7 +36,7 @@ class Work:
         """Return where a training run of this job is kept, so that the next attempt goes on from there."""
         made_by = {name: self.payload.get(name) for name in ("settings", "teachers", "temperature", "split_hash")}
         return Savepoint(
-            self.folder / CHECKPOINT / f"generation-{generation}.pt",
+            self.ledger.folder(f"{self.key}/{CHECKPOINT}") / f"generation-{generation}.pt",
             f"{fingerprint(made_by, 16)} generation-{generation} {self.device}",
             is_paused=lambda: self.ledger.is_pausing,
         )

@@ -255,7 +255,7 @@ def give_to_cache(context: Context, key: str) -> None:
     try:
         beside.mkdir(parents=True)
         for path in folder.iterdir():
-            if path.is_file():
+            if path.is_file() and path.suffix != ".tmp":
                 link_or_copy(path.resolve(), beside / path.name)
         beside.rename(cached)
     except OSError:  # somebody was first, or the folder beside the study cannot be written: the study has its own copy

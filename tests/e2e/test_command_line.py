@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,7 +37,14 @@ def test_help_names_every_option(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--resume", "maybe"], [str(KD), "budget.trials"], [str(KD), "--stage", "front"]]
+    "arguments",
+    [
+        [],
+        ["--resume", "maybe"],
+        [str(KD), "budget.trials"],
+        [str(KD), "--stage", "front"],
+        [str(KD), "--resu", "never"],
+    ],
 )
 def test_wrong_usage_exits_2(arguments, tmp_path):
     assert run(*arguments, cwd=tmp_path).returncode == 2
@@ -109,7 +117,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
-    assert "Continue with: python -m study.launch" in errors
+    assert f"Continue with: {shlex.join(command)}\n" in errors
     study = tmp_path / "results" / "kd-smoke"
     assert json.loads(run(study, "--json", cwd=tmp_path, module="study.show").stdout)["state"] == "interrupted"
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=400).returncode == 0

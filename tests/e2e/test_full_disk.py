@@ -12,6 +12,7 @@ from study import disk_space, driver
 from study.disk_space import Room
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
+from study.engine.signals import Farewell
 from study.jobs import execute as worker
 from study.jobs.work import Result
 from study.stages.search import Search
@@ -78,7 +79,7 @@ def carry_out(folder: Path, monkeypatch, before=lambda job: None, after=lambda j
     monkeypatch.setattr(driver, "execute", execute)
     room = Room(folder, context.observer.note)
     order = SimpleNamespace(part="search")
-    room.retry(lambda: driver._run_stages(order, context, InlineEngine(), room))
+    room.retry(lambda: driver._run_stages(order, context, InlineEngine(), room, Farewell("", "")))
     return context
 
 

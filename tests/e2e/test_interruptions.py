@@ -1,6 +1,7 @@
 """Signals to a real study on Ray: what is kept, what is said, and how long it takes."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_running_trials_keep_where_they_stand_and_go_on_from_there(study, number
     errors = (folder.parent / "errors.txt").read_text()
     assert process.returncode == code, errors
     assert f"{number.name} stopped the study" in errors
-    assert "Continue with: python -m study.launch" in errors
+    assert f"Continue with: {shlex.join(COMMAND)}\n" in errors
     assert "report:" in (folder.parent / "said.txt").read_text()
     begun = [folder / key for key in TRIALS if epochs(folder / key) and not (folder / key / "outcome.json").exists()]
     assert begun
@@ -91,3 +92,43 @@ def test_a_second_signal_ends_everything_within_five_seconds(study):
     assert "the same command continues" in errors
     assert (folder / "study.json").exists()
     wait_for(lambda: all(process_birth(pid) != birth for pid, birth in at_work), 60)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_ray_starts_is_answered_at_once_and_leaves_nothing_running(tmp_path, times):
+    with (tmp_path / "errors.txt").open("w") as errors:
+        process = subprocess.Popen(
+            COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+        )
+    said = tmp_path / "errors.txt"
+    wait_for((tmp_path / "s" / "events.jsonl").exists, 200, process)
+    wait_for(lambda: children_of(process.pid), 60, process)
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: f"Continue with: {shlex.join(COMMAND)}\n" in said.read_text(), 5)
+    if times == 2 and process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    process.wait(timeout=5 if times == 2 else 120)
+    assert process.returncode == 130, said.read_text()
+    assert "Traceback" not in said.read_text()
+    if times == 1:
+        assert (tmp_path / "s" / "report" / "index.html").exists()
+        wait_for(lambda: not in_session(process.pid), 60)
+
+
+def children_of(pid):
+    return [child for child, parent, _ in processes() if parent == pid]
+
+
+def in_session(session):
+    return [pid for pid, _, of in processes() if of == session]
+
+
+def processes():
+    """Yield pid, parent and session of every process that has not ended."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            yield int(status.parent.name), int(fields[1]), int(fields[3])

@@ -211,7 +211,7 @@ def test_torn_lines_and_left_over_files_do_no_harm(half_done, reference):
     events = study.folder / "events.jsonl"
     os.truncate(events, events.stat().st_size - 9)
     key = max(study.folder.glob("trials/*/config.json")).parent
-    for name in ("config.json.0123456789ab.tmp", "outcome.json.0123456789ab.tmp", "checkpoint/g.pt.tmp.7"):
+    for name in ("config.json.0123456789ab.tmp", "outcome.json.0123456789ab.tmp", "checkpoint/g.pt.0123456789ab.tmp"):
         (key / name).parent.mkdir(exist_ok=True)
         (key / name).write_text('{"state": "COMP')
     (key / "attempts" / "07").mkdir(parents=True)

@@ -171,6 +171,19 @@ def test_without_a_log_nothing_is_read(tmp_path):
         prepare_log(tmp_path)
 
 
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_an_access_is_not_logged_through_a_link(tmp_path: Path, is_dangling: bool) -> None:
+    first, elsewhere = study(tmp_path, "first", "one"), tmp_path / "mine.txt"
+    if not is_dangling:
+        elsewhere.write_text("mine")
+    path = log_path(tmp_path, SPLIT)
+    path.parent.mkdir()
+    path.symlink_to(elsewhere)
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        write_access(first, access())
+    assert not elsewhere.exists() if is_dangling else elsewhere.read_text() == "mine"
+
+
 def test_reads_of_test_are_counted_over_the_studies_of_one_split(tmp_path: Path) -> None:
     first = write_study(tmp_path, Plan(name="first", stages=("robustness",)))
     write_study(tmp_path, Plan(name="second", stages=("robustness",), seed=1))

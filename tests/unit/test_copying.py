@@ -203,7 +203,7 @@ def test_a_complete_study_is_copied_by_the_same_command(complete, capsys, tmp_pa
 def test_an_incomplete_study_is_not_copied(complete, capsys, tmp_path):
     ledger = Ledger(Path("s"))
     ledger.event("interrupted")
-    driver._copy(ledger, open_target(complete.copy_to))
+    driver._copy(complete, ledger, open_target(complete.copy_to))
     assert "the study is not complete" in capsys.readouterr().err
     assert list((tmp_path / "archive" / "kd").iterdir()) == []
 

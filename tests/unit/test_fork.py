@@ -129,6 +129,14 @@ def test_what_may_not_change_is_named_with_the_command_that_forks(kept: Ledger, 
     assert refused.value.exit_code == 5
 
 
+def test_the_command_that_forks_calls_the_interpreter_as_the_user_did_and_no_file_does(kept: Ledger) -> None:
+    called = {"interpreter": "/own place/python", "output": Path("kept")}
+    launched("budget.trials=7", **called)
+    assert not [path for path in kept.root.rglob("*.json*") if "own place" in path.read_text()]
+    with pytest.raises(ResumeConflict, match=r"'/own place/python' -m study\.launch .* --fork kept$"):
+        driver.drive(order("study.seed=1", **called), InlineEngine())
+
+
 # ---------------------------------------------------------------- what is taken over
 
 

@@ -66,7 +66,7 @@ def test_a_folder_without_a_study_is_exit_4(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("command", [show.main, explore.main])
-@pytest.mark.parametrize("arguments", [[], ["--jsno", "x"], ["a", "b"]])
+@pytest.mark.parametrize("arguments", [[], ["--jsno", "x"], ["--jso", "x"], ["--sv", "x"], ["a", "b"]])
 def test_wrong_usage_is_exit_2(command, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command(arguments)

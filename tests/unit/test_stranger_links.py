@@ -3,16 +3,29 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
+from torch import nn
 
 from study import explore, show
+from study.durable import append_line, own_file
+from study.engine.job import Job
 from study.errors import EnvironmentFault
+from study.identity import write_identity
+from study.jobs import execute, teacher
+from study.jobs.work import Result, Work
 from study.ledger import Ledger
+from study.order import Order
 from study.results import load
+from study.sampling import _open_storage
+from study.space.reader import read_space
+from study.stages.context import Facts
+from tests.made_up_world import KD, SIZES
 from tests.strange_folder import RECORD, SHARD, look, write_strange
 from tests.study_folder import write_json
 
@@ -152,12 +165,85 @@ def test_a_study_whose_identity_is_a_link_is_refused(
     assert SECRET not in said
 
 
-def test_events_are_not_appended_through_a_link(study: Path, outside: Path) -> None:
-    linked(study / "events.jsonl", outside / "lines.jsonl")
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_launch_writes_nothing_through_links(
+    study: Path, outside: Path, is_dangling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that a driver and a worker keep open, append to, or make folders in."""
+    target, folder = (outside / ("new" if is_dangling else name) for name in ("lines.jsonl", "trial"))
     before = state_of(outside)
-    with pytest.raises(OSError, match="symbolic links"):
-        Ledger(study).event("launched")
+    ledger, key = Ledger(study), "trials/000004"
+
+    def refused(name: str, to: Path, does: Callable[[], Any]) -> None:
+        linked(study / name, to)
+        with pytest.raises((OSError, EnvironmentFault), match="symbolic link"):
+            does()
+        assert state_of(outside) == before, name
+        (study / name).unlink()
+
+    refused("events.jsonl", target, lambda: ledger.event("launched"))
+    refused("driver.lock", target, lambda: ledger.lock().__enter__())
+    refused("optuna.db", target, lambda: _open_storage(study / "optuna.db"))
+    for suffix in ("-journal", "-shm", "-wal"):
+        refused(f"optuna.db{suffix}", target, lambda: _open_storage(study / "optuna.db"))
+    refused(f"{key}/history.jsonl", target, lambda: append_line(study / key / "history.jsonl", {}))
+    (study / key / "outcome.json").unlink()
+    monkeypatch.setitem(execute.RUNNERS, "stub", lambda work: Result(metrics={}))
+    job = Job(str(study), key, "stub")
+    refused(f"{key}/log.txt", target, lambda: execute.execute(job))
+    refused(f"{key}/attempts", folder, lambda: execute.execute(job))
+    refused(f"{key}/attempts", folder, lambda: ledger.reopen(key))
+    refused(f"{key}/checkpoint", folder, lambda: Work(ledger, key, {}, "cpu").savepoint())
+    execute.execute(job)
+    assert (ledger.outcome(key) or {})["state"] == "COMPLETE", "without links it is done"
+
+
+@pytest.mark.parametrize("name", ["lines.jsonl", "new"])
+def test_a_lock_that_is_a_link_is_told(study: Path, outside: Path, name: str) -> None:
+    linked(study / "driver.lock", outside / name)
+    with pytest.raises(EnvironmentFault, match=r"driver\.lock is not: a symbolic link, which is not followed"):
+        Ledger(study).lock().__enter__()
+
+
+def test_a_space_is_not_written_through_a_dangling_link(study: Path, outside: Path) -> None:
+    before, space = state_of(outside), read_space(KD, [])
+    linked(study / "space.yaml", outside / "new")
+    facts = Facts(10, "f" * 64, SIZES, 1)
+    write_identity(Ledger(study), Order(space, KD, "python -m study.launch"), facts, [], "none")
     assert state_of(outside) == before
+    assert not (study / "space.yaml").is_symlink()
+    assert (study / "space.yaml").read_bytes() == KD.read_bytes()
+
+
+def test_logits_and_weights_are_not_written_through_links(
+    study: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, folder = state_of(outside), study / "teachers" / "new"
+    for name in ("logits.pt", "weights.pt"):
+        linked(folder / name, outside / "lines.jsonl")
+    measured = SimpleNamespace(accuracy=0.9, logits=torch.zeros(2, 2))
+    for name, value in {"teacher_of": nn.Sequential(nn.Linear(2, 2)), "_obtain": {}, "evaluate": measured}.items():
+        monkeypatch.setattr(teacher, name, lambda *_, value=value: value)
+    monkeypatch.setattr(teacher, "logit_table", lambda *_: torch.ones(3))
+    monkeypatch.setattr(teacher, "small_enough", lambda _: True)
+    splits = dict.fromkeys(("train", "val_search", "val_front"), (1, 2))
+    dataset = SimpleNamespace(splits=splits, augmentation=None)
+    settings = {"arch": "resnet20", "seed": 0}
+    work = SimpleNamespace(folder=folder, payload={"settings": settings}, device="cpu", dataset=lambda *_: dataset)
+    teacher.run_teacher(cast("Work", work))
+    assert state_of(outside) == before
+    assert torch.equal(torch.load(folder / "logits.pt", weights_only=True), torch.ones(3))
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_the_place_of_a_lock_or_log_is_not_waited_for(study: Path) -> None:
+    for name in ("driver.lock", "events.jsonl", "trials/000004/log.txt"):
+        (study / name).unlink(missing_ok=True)
+        os.mkfifo(study / name)
+        with pytest.raises(OSError, match=r"no plain file|No such device"):
+            own_file(str(study / name), os.O_WRONLY | os.O_APPEND)
+    with pytest.raises(EnvironmentFault, match=r"driver\.lock is not: it is no plain file"):
+        Ledger(study).lock().__enter__()
 
 
 @pytest.mark.parametrize(
