@@ -260,7 +260,11 @@ def test_ctrl_c_before_a_launch_has_begun_prints_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(driver, "drive", signalled(signal.SIGINT))
-    assert command_line.main([str(KD), "--smoke"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert command_line.main([str(KD), "--smoke"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err.endswith(f" -m study.launch {KD} --smoke\n")
 
 
