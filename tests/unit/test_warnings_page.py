@@ -42,6 +42,12 @@ def test_the_table_of_false_alarms_is_the_measurement(identifier: str) -> None:
     assert spoke == f"{of['spoke']} of {of['asked']}"
 
 
+def test_every_rule_was_measured_or_says_why_not() -> None:
+    assert set(RULES) - set(MEASURED["rates"]) == {"A14"}
+    _, shares, spoke = row("A14")
+    assert (shares, spoke) == ("asked of doubted networks alone", "")
+
+
 def test_the_rates_in_force_are_the_measured_ones() -> None:
     counted = {name: of["rate"] for name, of in MEASURED["rates"].items() if RULES[name].counted and of["rate"]}
     assert pytest.approx(counted) == FALSE_ALARMS
