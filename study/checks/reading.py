@@ -63,10 +63,18 @@ def read_checked(
     try:
         with open_own(folder / FILE) as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
+        _check_shapes(arrays)
         return _checked(arrays, metrics, pool)
     except DAMAGED as error:
         problems.append(f"{folder.parent.name}/{folder.name} was left out: {error}")
         return {}
+
+
+def _check_shapes(arrays: Mapping[str, NDArray[Any]]) -> None:
+    n, rows = len(arrays["image_id"]), ("clean_correct", "broken", "further", "solver_correct", "solver_broken")
+    odd = [name for name in rows if name in arrays and arrays[name].shape[-1:] != (n,)]
+    if odd:
+        raise ValueError(f"its {odd[0]} should be of {n} images, but has shape {arrays[odd[0]].shape}")
 
 
 def _checked(

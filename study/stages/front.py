@@ -32,10 +32,11 @@ FEWEST_STUDENTS = 3
 SELECTION = STUDENTS.selection
 RULE = (
     f"trials within {NEAR:g} standard errors of the search front are attacked on val_front "
-    "(APGD-CE, APGD-T, transfer), unless a check calls them unreliable; "
+    "(APGD-CE, APGD-T, transfer); "
     f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
     f"{FILL_UP_WITHIN:g} standard error"
 )
+CHECKED = "; whom a check calls unreliable there is left out"
 RACED = (
     "; a candidate that another one, at least as accurate, surely beats (exact McNemar test, Holm-adjusted) is not "
     "attacked further and cannot be chosen"
@@ -117,7 +118,7 @@ def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
         context.ledger.root / searched.selection,
         {
             "schema": 1,
-            "rule": RULE if raced is None else RULE + RACED,
+            "rule": RULE + (CHECKED if front_checks.are_wanted(context) else "") + ("" if raced is None else RACED),
             "candidates": numbers,
             "front": sorted(numbers[i] for i in front),
             "attacked": sorted(numbers[i] for i in chosen[: context.space.robustness.max_students]),

@@ -88,11 +88,13 @@ def pool_of(models: Sequence[Model]) -> dict[str, Model]:
     The undistilled baseline's are shown all of them and add none: no other network's number depends on whether a space
     asks for the baseline.
     """
+    rank = {"teacher": 0, "student": 1}
+    asked = sorted((model for model in models if model.kind != UNDISTILLED.kind), key=lambda model: model.name)
     kept: list[Model] = []
-    for kinds in (("teacher",), ("student",), ("random", "replicate", "twin")):
-        of_kind = sorted((model for model in models if model.kind in kinds), key=lambda model: model.name)
+    for place in range(3):
+        alike = [model for model in asked if rank.get(model.kind, 2) == place]
         if room := LARGEST_POOL - len(kept):
-            kept += of_kind[:: max(1, -(-len(of_kind) // room))]
+            kept += alike[:: max(1, -(-len(alike) // room))]
     return {model.name: model for model in kept}
 
 

@@ -124,6 +124,13 @@ def test_what_the_checks_broke_is_broken(folder: Folder):
     assert np.flatnonzero(~folder.read().survivors["a"].robust(0.1)).tolist() == [1, 8, 99]
 
 
+def test_checks_of_other_shapes_are_a_sentence_and_no_crash(folder: Folder):
+    folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": NOTHING})
+    folder.check("a", {"square": NOTHING}, further=[bits(6)[:40], bits(7)[:40]])
+    assert folder.read().survivors["a"].columns == ("carried", "pgd-20")
+    assert "its further should be of 50 images, but has shape (2, 40)" in folder.problems[0]
+
+
 def test_checks_at_other_epsilons_add_nothing(folder: Folder):
     folder.attack("a", "cascade", {"carried": NOTHING, "pgd-20": NOTHING})
     folder.check("a", {"square": [bits(4), bits()]}, epsilons=[0.1, 0.3])
