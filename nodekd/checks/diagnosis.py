@@ -280,8 +280,9 @@ def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_hea
     by_two = wrong[PGD_20_MARGIN.name]
     wrong[PGD_20_MARGIN.name] = by_two & (twice.made_at <= (PGD_20_MARGIN.steps or 0))
     own = torch.stack([wrong[attack.name] for attack in OWN if attack.name in wrong]).any(dim=0)
-    patient, asked = _by_patience(bench, threat, own) if is_headline and not bench.brief else (own & ~own, None)
-    again = own & ~own if bench.brief else _by_restarts(bench, threat, own)
+    nobody = torch.zeros_like(own)
+    patient, asked = _by_patience(bench, threat, own) if is_headline and not bench.brief else (nobody, None)
+    again = nobody if bench.brief else _by_restarts(bench, threat, own)
     with effort.on("A12"):
         solvers = None if matrix is None else matrix.broken(threat, (bench.positions, plain))
     return Level(

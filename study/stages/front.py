@@ -67,7 +67,8 @@ def stages(context: Context, searched: Searched = STUDENTS) -> Iterator[Stage]:
 
 def _believed(context: Context, trials: Sequence[str]) -> list[str]:
     """Leave out candidates that a check calls unreliable, and say so."""
-    against, kept = front_checks.doubted(context, trials), front_checks.believed(context, trials)
+    against = front_checks.doubted(context, trials)
+    kept = front_checks.believed(trials, against)
     for key, trust in against.items():
         what = "cannot be chosen" if key not in kept else "may be chosen, as a check speaks up about every candidate"
         context.observer.note(f"{key} {what}: {trust.reasons[0]}")
@@ -102,7 +103,7 @@ def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
     """Choose the networks for test by what val_front shows; a choice once made stays while its candidates do."""
     trials = candidates(context, searched)
     against = front_checks.doubted(context, trials)
-    found, raced = _measured(context, front_checks.believed(context, trials))
+    found, raced = _measured(context, front_checks.believed(trials, against))
     measured, points, errors = list(found), [], []
     for metrics in found.values():
         point = [metrics["accuracy"], metrics["robust"][0]["robust_accuracy"]]

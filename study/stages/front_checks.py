@@ -1,6 +1,6 @@
 """The checks on val_front: who stands there only because attacks fail must not send others off (S18, S25)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from nodekd.attacks.catalog import TIERS
@@ -44,9 +44,8 @@ def doubted(context: Context, trials: Sequence[str]) -> dict[str, Trust]:
     return found
 
 
-def believed(context: Context, trials: Sequence[str]) -> list[str]:
-    """Leave out whom a check calls unreliable; where that is everybody, nobody, as all have the same fault."""
-    against = doubted(context, trials)
+def believed(trials: Sequence[str], against: Collection[str]) -> list[str]:
+    """Leave out who is doubted; where that is everybody, nobody, as all have the same fault."""
     return [trial for trial in trials if trial not in against] or list(trials)
 
 
