@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodekd import streams
 from nodekd.attacks.frozen import frozen
@@ -42,7 +42,7 @@ from nodekd.checks.optimisation import (
 from nodekd.checks.protocol import Subject, changed_by_company
 from nodekd.checks.solver_matrix import SolverMatrix
 from nodekd.checks.solver_work import SolverWork, solver_work
-from nodekd.gradient_sources import under_solver
+from nodekd.gradient_sources import looks_through, under_solver
 from nodekd.models.student import OdeStudent
 from nodekd.ode.integrator import Integrator, finer
 from nodekd.scoring import logits_of
@@ -190,10 +190,11 @@ class _Bench:
         self.positions = self.right.nonzero().flatten()
         self.images, self.labels = images[self.right], labels[self.right]
         self.climber = Climber(subject.source, subject.judge, seed)
-        self.rescaled = with_unit_margin(subject.source, logits_of(subject.target, images, BATCH), labels)
-        self.fine = None
+        rescaled = with_unit_margin(subject.source, logits_of(subject.target, images, BATCH), labels)
+        self.sources: dict[str, nn.Module] = {RESCALED.name: rescaled}
         if isinstance(subject.network, OdeStudent) and subject.draws == 1:
-            self.fine = under_solver(subject.network, finer(subject.network.integrator))
+            fine = under_solver(subject.network, finer(subject.network.integrator))
+            self.sources[STRAIGHT_THROUGH.name] = StraightThrough(subject.network, fine)
         self.attacks = tuple(self._attacks())
         self.company = Share(0, 0) if subject.draws == 1 else None
 
@@ -213,16 +214,12 @@ class _Bench:
         yield replace(SQUARE, queries=(SQUARE.queries or 1) // draws)
         yield replace(SIGNS, draws=(SIGNS.draws or 1) // draws)
         yield RESCALED
-        if self.fine is not None:
+        if STRAIGHT_THROUGH.name in self.sources:
             yield STRAIGHT_THROUGH
 
     def made_by(self, attack: Attack, threat: Threat) -> Images:
         """Attack the images that are right."""
-        source = self.subject.source
-        if attack.name == RESCALED.name:
-            source = self.rescaled
-        elif attack.name == STRAIGHT_THROUGH.name and self.fine is not None:
-            source = StraightThrough(self.subject.network, self.fine)
+        source = self.sources.get(attack.name, self.subject.source)
         return craft(attack, source, self.subject.judge, self.images, self.labels, threat, self.seed, BATCH)
 
     def is_wrong(self, made: Images, threat: Threat, rows: Tensor | None = None) -> Tensor:
@@ -252,12 +249,7 @@ class _Bench:
 
 def _record(bench: _Bench, attack: Attack) -> dict[str, Any]:
     record = attack.record() | ({"draws_per_answer": bench.subject.draws} if bench.subject.draws > 1 else {})
-    if attack.name == RESCALED.name:
-        return record | {"logits_times": bench.rescaled.factor}
-    if attack.name == STRAIGHT_THROUGH.name and bench.fine is not None:
-        steps = bench.fine.integrator
-        return record | {"backwards_through": f"{steps.solver}:{steps.evaluations}"}
-    return record
+    return record | looks_through(attack, bench.sources.get(attack.name))
 
 
 def _level(bench: _Bench, threat: Threat, matrix: SolverMatrix | None, *, is_headline: bool) -> Level:

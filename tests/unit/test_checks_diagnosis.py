@@ -17,7 +17,7 @@ from nodekd.checks.protocol import Alone, Subject, subject_of
 from nodekd.checks.solver_matrix import SolverMatrix
 from nodekd.checks.solver_work import solver_work
 from nodekd.errors import AttackError
-from nodekd.ode.integrator import Integrator
+from nodekd.ode.integrator import Integrator, finer
 from nodekd.ode.solver_text import solver_text
 from study.checks.diagnostics import Diagnosis, compared
 from tests.known_networks import (
@@ -425,3 +425,12 @@ def test_an_attack_that_makes_the_solver_work_shows_in_its_evaluations() -> None
     attacked = Climber(network, network, SEED).climb(PGD_20, images, labels, threat).images
     assert level.work == solver_work(network, images, attacked)
     assert level.work.attacked > 2 * level.work.clean
+
+
+def test_a_record_says_through_which_solve_a_gradient_came_back() -> None:
+    """Forwards as deployed, backwards through four times the steps: under the key that the stage's attacks use."""
+    network = flowing(Decay(), Integrator("rk4", steps=4), torch.tensor([-1.0, 1.0]))
+    found = examined(network, *grey(4, 1, 2), Threat("linf", 0.1))
+    records = {record["name"]: record for record in found.attacks}
+    assert records["straight-through"]["gradient_of"] == solver_text(finer(network.integrator))
+    assert "gradient_of" not in records["pgd-20"]
