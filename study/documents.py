@@ -27,6 +27,7 @@ Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 """Finite, and not too large."""
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
+Digits = Annotated[str, Field(strict=True, pattern="^[0-9]{1,15}$")]
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -71,6 +72,7 @@ class Metrics(TypedDict, total=False):
     nfe: Number | None
     n: Count | None
     n_adversarial: Count | None
+    classes: Count
     clean: Tally
     parameter_count: Count | None
     steps: Count | None
@@ -229,7 +231,7 @@ class Selection(TypedDict):
 
     front: list[Whole]
     attacked: list[Whole]
-    doubted: NotRequired[dict[StrictStr, list[StrictStr]]]
+    doubted: NotRequired[dict[Digits, list[StrictStr]]]
 
 
 class Specification(TypedDict, total=False):

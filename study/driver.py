@@ -56,7 +56,7 @@ from study.stages.searches import STUDENTS, UNDISTILLED, Searched
 from study.stages.teachers import checkpoint_path, teacher_keys
 from study.warm_start import settle_warm_start
 
-_OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
+_OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/", "front/checks/")
 """Jobs whose keys change with settings that may change when a study is resumed."""
 _REPORTED = ("trials.parquet", "history.parquet", "robustness.parquet", "report/index.html")
 """What a report leaves in the study's folder."""

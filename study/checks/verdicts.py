@@ -20,6 +20,8 @@ ALPHA = 0.05
 """Level of the family of counted checks of one model at one epsilon."""
 RATE_FLOOR = 1e-4
 """Least false-alarm rate that is assumed: none was seen is not none there are."""
+_ASKED_LATER = frozenset({"A14"})
+"""Counted checks of the doubted alone: judged by themselves, so that what they find cannot excuse a check before."""
 _OF_THE_ATTACK = frozenset({"P2", "A1"})
 """Failures of an attack's own bookkeeping: its successes are dropped or counted, the model is not to blame."""
 
@@ -81,8 +83,9 @@ def judge(
         KeyError: If a check has no rule.
     """
     counted = [each for each in measured if rules[each.id].counted and each.n]
-    p_values = [_p_value(each, false_alarms.get(each.id, 0.0)) for each in counted]
-    adjusted = dict(zip((each.id for each in counted), holm(p_values), strict=True))
+    p_values = {each.id: _p_value(each, false_alarms.get(each.id, 0.0)) for each in counted}
+    family = [name for name in p_values if name not in _ASKED_LATER]
+    adjusted = p_values | dict(zip(family, holm([p_values[name] for name in family]), strict=True))
     return tuple(_judged(each, rules[each.id], adjusted.get(each.id, nan)) for each in measured)
 
 

@@ -61,7 +61,9 @@ def of_network(subject: Subject, found: Preflight, images: Images, attacked: Sha
 
 
 def _company(subject: Subject, found: Preflight, images: Images, attacked: Share | None) -> Measured:
-    """Measure P4: the share of predictions, of images as they are and of attacked ones, that change with batch mates.
+    """Measure P4: the share of predictions that change with batch mates, of images as they are or attacked.
+
+    The larger of the two, as an image that changes in both states is one image (S22).
 
     Logits that move only choose the protocol (S23). Images scored alone have no company, so what is left to change is
     what the network, as it is deployed in batches, would say instead: where those are other classes, the number that is
@@ -69,14 +71,16 @@ def _company(subject: Subject, found: Preflight, images: Images, attacked: Share
     """
     if subject.draws > 1:
         return Measured("P4", math.nan, said="a randomised network answers otherwise every time")
-    count, n = (attacked.count, attacked.n) if attacked is not None else (0, 0)
     moved = f"logits move by {found.batch:.1g} of their deviation with their batch"
     if subject.protocol == "alone":
-        count, n = count + changed_by_company(subject.network, images), n + len(images)
+        unchanged = Share(changed_by_company(subject.network, images), len(images))
         moved += ", so images are scored alone"
     else:
-        count, n = count + found.batch_flips, n + found.n
-    return share("P4", count, n, f"{moved}; {count} of {n} predictions, of attacked images too, differ in the batch")
+        unchanged = Share(found.batch_flips, found.n)
+    states = {"unchanged": unchanged} | ({} if attacked is None else {"attacked": attacked})
+    state, worst = max(states.items(), key=lambda each: each[1].count / max(each[1].n, 1))
+    said = f"{moved}; {worst.count} of {worst.n} predictions of {state} images differ in the batch"
+    return share("P4", worst.count, worst.n, said)
 
 
 def of_gradients(subject: Subject, right: tuple[Images, Labels], threat: Threat, seed: int, fine: bool) -> list[Entry]:

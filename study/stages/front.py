@@ -1,10 +1,11 @@
 """Third stage: what may belong to the front is measured again, on val_front, with the real attacks (S18)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from study.checks.verdicts import Trust
 from study.durable import replace_json
 from study.errors import StudyFailed
 from study.feasibility import objections
@@ -36,7 +37,8 @@ RULE = (
     f"chosen is the front there and, where it has fewer than {FEWEST_STUDENTS}, the next within "
     f"{FILL_UP_WITHIN:g} standard error"
 )
-CHECKED = "; whom a check calls unreliable there is left out"
+CHECKED = "; whom a check calls unreliable there is left out, and what is left has its own front"
+ALL_DOUBTED = "; a check calls every completed trial unreliable there, so nobody is left out"
 RACED = (
     "; a candidate that another one, at least as accurate, surely beats (exact McNemar test, Holm-adjusted) is not "
     "attacked further and cannot be chosen"
@@ -54,10 +56,10 @@ def stages(context: Context, searched: Searched = STUDENTS) -> Iterator[Stage]:
         return
     for name in teacher_names(context):
         context.metrics(front_pool_key(name))
-    trials, name = candidates(context, searched), searched.stage("front")
-    if checks := front_checks.jobs(context, trials):
-        yield Batch(context, f"{name} checks", checks)
-        trials = _believed(context, trials)
+    name = searched.stage("front")
+    yield from _checks(context, searched)
+    trials, against = candidates(context, searched)
+    _say_who_is_doubted(context, trials, against)
     if is_race(context, trials):
         yield from race.stages(context, trials, name)
     else:
@@ -65,14 +67,20 @@ def stages(context: Context, searched: Searched = STUDENTS) -> Iterator[Stage]:
     write_selection(context, searched)
 
 
-def _believed(context: Context, trials: Sequence[str]) -> list[str]:
-    """Leave out candidates that a check calls unreliable, and say so."""
-    against = front_checks.doubted(context, trials)
-    kept = front_checks.believed(trials, against)
+def _checks(context: Context, searched: Searched) -> Iterator[Stage]:
+    """Check the candidates, then those who stand on the front without the doubted ones, until no new one does."""
+    front_checks.reopen_crashed(context, feasible(context, searched))
+    asked = set[str]()
+    while new := [key for key in candidates(context, searched)[0] if key not in asked]:
+        asked.update(new)
+        if checks := front_checks.jobs(context, new):
+            yield Batch(context, f"{searched.stage('front')} checks", checks)
+
+
+def _say_who_is_doubted(context: Context, trials: Sequence[str], against: Mapping[str, Trust]) -> None:
     for key, trust in against.items():
-        what = "cannot be chosen" if key not in kept else "may be chosen, as a check speaks up about every candidate"
+        what = "cannot be chosen" if key not in trials else "may be chosen, as a check speaks up about every trial"
         context.observer.note(f"{key} {what}: {trust.reasons[0]}")
-    return kept
 
 
 def is_race(context: Context, trials: Sequence[str]) -> bool:
@@ -81,13 +89,27 @@ def is_race(context: Context, trials: Sequence[str]) -> bool:
     return context.space.robustness.racing and not whole
 
 
-def candidates(context: Context, searched: Searched = STUDENTS) -> list[str]:
-    """Return the trials within two standard errors of the search front, of those whose checks did not fail (S16).
+def candidates(context: Context, searched: Searched = STUDENTS) -> tuple[list[str], dict[str, Trust]]:
+    """Return the candidates whom no check calls unreliable, and the trials whom one does.
+
+    Who is doubted is taken away before the front of the search is drawn, as he must not send others off. Where that is
+    everybody, all have the same fault, and the candidates are those of the whole search.
 
     Raises:
-        StudyFailed: If no trial completed, or all failed their checks.
+        StudyFailed: If no trial completed, or all failed the checks of the search (S16).
+        EnvironmentFault: If what a check measured cannot be read.
     """
-    trials = feasible(context, searched)
+    trials, against = feasible(context, searched), dict[str, Trust]()
+    while True:
+        found = _near_front(context, [key for key in trials if key not in against] or trials)
+        new = {key: trust for key, trust in front_checks.doubted(context, found).items() if key not in against}
+        if not new:
+            return found, against
+        against |= new
+
+
+def _near_front(context: Context, trials: Sequence[str]) -> list[str]:
+    """Return those of some trials that are within two standard errors of their front in the search (S18)."""
     points, errors = [], []
     for key in trials:
         outcome = context.ledger.outcome(key) or {}
@@ -100,10 +122,12 @@ def candidates(context: Context, searched: Searched = STUDENTS) -> list[str]:
 
 
 def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
-    """Choose the networks for test by what val_front shows; a choice once made stays while its candidates do."""
-    trials = candidates(context, searched)
-    against = front_checks.doubted(context, trials)
-    found, raced = _measured(context, front_checks.believed(trials, against))
+    """Choose the networks for test by what val_front shows.
+
+    A choice once made stays while its candidates and the settings of their checks do: more images may show a fault.
+    """
+    trials, against = candidates(context, searched)
+    found, raced = _measured(context, trials)
     measured, points, errors = list(found), [], []
     for metrics in found.values():
         point = [metrics["accuracy"], metrics["robust"][0]["robust_accuracy"]]
@@ -119,7 +143,7 @@ def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
         context.ledger.root / searched.selection,
         {
             "schema": 1,
-            "rule": RULE + (CHECKED if front_checks.are_wanted(context) else "") + ("" if raced is None else RACED),
+            "rule": RULE + _about_checks(context, trials, against) + ("" if raced is None else RACED),
             "candidates": numbers,
             "front": sorted(numbers[i] for i in front),
             "attacked": sorted(numbers[i] for i in chosen[: context.space.robustness.max_students]),
@@ -132,6 +156,12 @@ def write_selection(context: Context, searched: Searched = STUDENTS) -> None:
             f"At least one candidate must be measured on {FRONT_SPLIT}, but all failed; "
             f"see {context.ledger.root}/front."
         )
+
+
+def _about_checks(context: Context, trials: Sequence[str], against: Collection[str]) -> str:
+    if not front_checks.are_wanted(context):
+        return ""
+    return ALL_DOUBTED if any(key in against for key in trials) else CHECKED
 
 
 def write_everyone(context: Context, searched: Searched = STUDENTS) -> None:

@@ -1,13 +1,14 @@
 """The checks on val_front: who stands there only because attacks fail must not send others off (S18, S25)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from nodekd.attacks.catalog import TIERS
 from study.checks.reading import read_checked
 from study.checks.verdicts import Trust
+from study.errors import EnvironmentFault
 from study.fingerprint import fingerprint
-from study.stages.batch import Planned
+from study.stages.batch import Planned, reopen_after_error
 from study.stages.context import Context
 from study.stages.searches import front_key, identity
 from study.stages.teachers import FRONT_SPLIT, attack_settings, front_images
@@ -31,22 +32,41 @@ def jobs(context: Context, trials: Sequence[str]) -> list[Planned]:
     return planned
 
 
+def reopen_crashed(context: Context, trials: Sequence[str]) -> None:
+    """Forget that the checks of trials crashed in an earlier launch, so that they are asked again."""
+    for trial in trials if are_wanted(context) else ():
+        reopen_after_error(context, _key(trial, _settings(context, trial)))
+
+
 def doubted(context: Context, trials: Sequence[str]) -> dict[str, Trust]:
-    """Return the candidates that a check calls unreliable, with its reasons; who was not checked is not among them."""
+    """Return the trials that a check calls unreliable, or whose checks crashed; not those that were not yet asked.
+
+    Raises:
+        EnvironmentFault: If what a check measured cannot be read.
+    """
     found: dict[str, Trust] = {}
     for trial in trials if are_wanted(context) else ():
-        key = _key(trial, _settings(context, trial))
-        if not context.is_complete(key):
-            continue
-        for each in read_checked(context.ledger.folder(key), context.metrics(key), None, []).values():
-            if each.trust.word == "unreliable":
-                found[trial] = each.trust
+        trust = _trust(context, _key(trial, _settings(context, trial)))
+        if trust.word == "unreliable":
+            found[trial] = trust
     return found
 
 
-def believed(trials: Sequence[str], against: Collection[str]) -> list[str]:
-    """Leave out who is doubted; where that is everybody, nobody, as all have the same fault."""
-    return [trial for trial in trials if trial not in against] or list(trials)
+def _trust(context: Context, key: str) -> Trust:
+    outcome = context.ledger.outcome(key)
+    if outcome is None:
+        return Trust("unchecked", ("not yet asked",))
+    if not context.is_complete(key):
+        return Trust("unreliable", (f"its checks ended without a result: {outcome.get('reason')}",))
+    problems: list[str] = []
+    by_epsilon = read_checked(context.ledger.folder(key), context.metrics(key), None, problems)
+    if problems:
+        raise EnvironmentFault(
+            f"The choice on {FRONT_SPLIT} needs the checks of every candidate, but {problems[0]}. Delete {key} in the "
+            "study's folder; the same command measures it again."
+        )
+    (checked,) = by_epsilon.values()
+    return checked.trust
 
 
 def _key(trial: str, settings: dict[str, Any]) -> str:

@@ -168,8 +168,11 @@ def test_company_is_counted_on_all_images_of_who_is_scored_alone() -> None:
         assert set(by_id[name]) == {"P1", "P3", "P4", "P5", "P5-saturated", "P5-precision", "P6", "P7"}
         assert {each.epsilon for each in entries} == {None}
     coupled, plain, noisy = (by_id[name]["P4"] for name in ("coupled", "plain", "noisy"))
-    assert (coupled.count, coupled.n, plain.count, plain.n) == (34, 70, 2, 22)
-    assert "34 of 70 predictions, of attacked images too, differ in the batch" in coupled.said
+    assert (coupled.count, coupled.n, plain.count, plain.n) == (32, 64, 2, 6), (
+        "an image counts once, in its worse state"
+    )
+    assert "32 of 64 predictions of unchanged images differ in the batch" in coupled.said
+    assert "2 of 6 predictions of attacked images differ in the batch" in plain.said
     assert judge([coupled], {})[0].verdict == "fail"
     assert math.isnan(noisy.value)
     assert judge([by_id["noisy"]["P3"]], {})[0].verdict == "warn"

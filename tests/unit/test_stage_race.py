@@ -12,7 +12,7 @@ from nodekd.data.dataset import DataConfig, load
 from study.durable import read_json
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
-from study.errors import Interrupted
+from study.errors import EnvironmentFault, Interrupted
 from study.jobs.networks import student_of
 from study.jobs.race import in_parts, read_robust, run_race
 from study.jobs.survivors import SURVIVORS
@@ -53,10 +53,16 @@ class Truth:
     clean: list[int]
     masked: frozenset[int] = frozenset()
     """Whose gradients lie."""
+    crashing: frozenset[int] = frozenset()
+    """Whose checks crash."""
 
     def check(self, ledger: Ledger, job: Job) -> None:
         n, payload = 20, job.payload
-        correlation = 0.5 if int(payload["network"].rpartition("/")[2]) in self.masked else 0.999
+        trial = int(payload["network"].rpartition("/")[2])
+        if trial in self.crashing:
+            ledger.commit(job.key, {"state": "FAIL", "reason": "error: out of memory", "metrics": {}})
+            return
+        correlation = 0.5 if trial in self.masked else 0.999
         folder = ledger.folder(job.key)
         folder.mkdir(parents=True, exist_ok=True)
         bits = {"image_id": np.arange(n), "clean_correct": np.ones(n, bool), "broken": np.zeros((1, 1, n), bool)}
@@ -162,11 +168,50 @@ def test_who_is_unreliable_on_val_front_sends_nobody_off_and_is_not_chosen(tmp_p
     assert not any(key.startswith("front/000000") for key in done)
     assert 0 not in {*found["front"], *found["candidates"], *found["attacked"]}
     assert 0 not in {each["beaten_by"] for each in found["race"]["left"]}
+    assert "whom a check calls unreliable there is left out" in found["rule"]
     assert list(found["doubted"]) == ["000000"]
     assert found["doubted"]["000000"][0].startswith("G2")
     assert [note[:35] for note in notes_of(context)] == ["trials/000000 cannot be chosen: G2 "]
     assert run(context, masked) == [], "resumed, it is decided alike"
     assert selection_of(context) == found
+
+
+def test_masked_ones_far_ahead_in_the_search_do_not_hide_the_honest(tmp_path: Path, truth: Truth) -> None:
+    """0 and 1 dominate the others by far, and so does 2 the rest; all three are masked."""
+    context = a_context(tmp_path / "s", 6)
+    points = [(0.95, 0.9), (0.95, 0.9), (0.9, 0.5), (0.8, 0.3), (0.79, 0.31), (0.78, 0.32)]
+    for number, (accuracy, proxy) in enumerate(points):
+        values = {"accuracy": accuracy, "adversarial_accuracy": proxy}
+        context.ledger.reopen(trial_key(number))
+        outcome = {"state": "COMPLETE", "values": values, "metrics": {"n": 1000, "n_adversarial": 1000}}
+        context.ledger.commit(trial_key(number), outcome)
+    done = run(context, replace(truth, masked=frozenset({0, 1, 2})))
+    found = selection_of(context)
+    checked = [key.split("/")[2][:6] for key in done if key.startswith("front/checks/")]
+    assert checked == ["000000", "000001", "000002", "000003", "000004", "000005"]
+    assert found["doubted"].keys() == {"000000", "000001", "000002"}
+    assert {*found["candidates"]} | {each["trial"] for each in found["race"]["left"]} == {3, 4, 5}
+    assert run(context, truth) == [], "resumed, it is decided alike"
+    assert selection_of(context) == found
+
+
+def test_whose_checks_crash_is_not_chosen(tmp_path: Path, truth: Truth) -> None:
+    context = a_context(tmp_path / "s", 6)
+    run(context, replace(truth, crashing=frozenset({0})))
+    found = selection_of(context)
+    assert found["doubted"] == {"000000": ["its checks ended without a result: error: out of memory"]}
+    assert 0 not in {*found["front"], *found["candidates"], *found["attacked"]}
+    run(context, truth)
+    assert not selection_of(context)["doubted"], "the same command tries them again"
+
+
+def test_checks_that_cannot_be_read_stop_the_choice(tmp_path: Path, truth: Truth) -> None:
+    context = a_context(tmp_path / "s", 2)
+    run(context, truth)
+    (file, *_) = sorted(context.ledger.folder("front/checks").glob("*/diagnosis.npz"))
+    file.write_bytes(b"torn")
+    with pytest.raises(EnvironmentFault, match=rf"Delete front/checks/{file.parent.name} in the study's folder"):
+        run(context, truth)
 
 
 def test_where_everybody_is_doubted_all_are_measured(tmp_path: Path, truth: Truth) -> None:
@@ -175,7 +220,8 @@ def test_where_everybody_is_doubted_all_are_measured(tmp_path: Path, truth: Trut
     found = selection_of(context)
     assert found["front"] == [0, 1, 5]
     assert len(found["doubted"]) == 6
-    assert all("may be chosen, as a check speaks up about every candidate" in note for note in notes_of(context))
+    assert found["rule"].count("a check calls every completed trial unreliable there, so nobody is left out") == 1
+    assert all("may be chosen, as a check speaks up about every trial" in note for note in notes_of(context))
     assert len(notes_of(context)) == 6
 
 
@@ -264,7 +310,7 @@ def test_without_racing_or_after_a_whole_measurement_nobody_races(tmp_path: Path
     earlier = a_context(tmp_path / "earlier", 3)
     found = {"accuracy": 0.9, "n": 100, "robust": [{"epsilon": 0.0625, "robust_accuracy": 0.5}]}
     earlier.ledger.commit("front/000001", {"state": "COMPLETE", "metrics": found})
-    assert not front.is_race(earlier, front.candidates(earlier))
+    assert not front.is_race(earlier, front.candidates(earlier)[0])
 
 
 def test_the_order_is_fixed_complete_and_mixes_the_file(tmp_path: Path) -> None:

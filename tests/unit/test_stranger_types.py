@@ -98,6 +98,8 @@ def test_whatever_stands_where_ours_would_stand_ends_in_a_sentence(
         ("study.json", {"forked_from": {"study": "x", "name": "y", "left_out": {}}}, "forked_from.trials"),
         ("selection.json", {"front": [["x"]], "attacked": []}, "front.0"),
         ("selection.json", {"front": []}, "attacked"),
+        ("selection.json", {"front": [], "attacked": [], "doubted": {"x": ["y"]}}, "doubted.x"),
+        ("outcome.json", {"state": "COMPLETE", "metrics": {"classes": float("inf")}}, "metrics.classes"),
         ("warm_start.json", {"points": [{"params": 1}]}, "points.0.params"),
         ("rung-000004.json", {"epoch": 4}, "values"),
         ("rung-000004.json", RUNG | {"values": {"accuracy": 0.5}}, "values.adversarial_accuracy"),
