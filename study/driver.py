@@ -77,6 +77,12 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     """
     with writable(order.folder):
         folder = study_folder(order)
+    farewell = Farewell("no job is running", continuing(order, folder))
+    with watched_signals(farewell.say, leave) as signals, signals.interrupting():
+        return _launch(order, folder, engine)
+
+
+def _launch(order: Order, folder: Path, engine: Engine | None) -> int:
     facts = study_facts(order.space)
     target = None if order.copy_to is None else open_target(order.copy_to, study_id(folder))
     if order.validate or order.dry_run:
