@@ -270,8 +270,11 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     if order.part != "all" and not complete:
         print(f"only --stage {order.part} was asked for; the rest: {continuing(order, ledger.root, whole=True)}")
     if len(trials) > budget.max_failed_trials:
+        most = f"more than budget.max_failed_trials={budget.max_failed_trials}"
         _complain(
-            f"{len(trials)} trials crashed, more than budget.max_failed_trials={budget.max_failed_trials}", trials
+            f"{len(trials)} trials crashed, {most}, so the search ended and nothing was chosen from it or attacked. "
+            "Mend the cause; the same command with a larger limit goes on",
+            trials,
         )
     if others:
         _complain(f"{len(others)} jobs crashed; the same command tries them again", others)
