@@ -77,6 +77,12 @@ def drive(order: Order, engine: Engine | None = None) -> int:
     """
     with writable(order.folder):
         folder = study_folder(order)
+    farewell = Farewell("no job is running", continuing(order, folder))
+    with watched_signals(farewell.say, leave) as signals, signals.interrupting():
+        return _launch(order, folder, engine)
+
+
+def _launch(order: Order, folder: Path, engine: Engine | None) -> int:
     facts = study_facts(order.space)
     target = None if order.copy_to is None else open_target(order.copy_to, study_id(folder))
     if order.validate or order.dry_run:
@@ -264,8 +270,11 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     if order.part != "all" and not complete:
         print(f"only --stage {order.part} was asked for; the rest: {continuing(order, ledger.root, whole=True)}")
     if len(trials) > budget.max_failed_trials:
+        most = f"more than budget.max_failed_trials={budget.max_failed_trials}"
         _complain(
-            f"{len(trials)} trials crashed, more than budget.max_failed_trials={budget.max_failed_trials}", trials
+            f"{len(trials)} trials crashed, {most}, so the search ended and nothing was chosen from it or attacked. "
+            "Mend the cause; the same command with a larger limit goes on",
+            trials,
         )
     if others:
         _complain(f"{len(others)} jobs crashed; the same command tries them again", others)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from study.errors import Interrupted, StudyError
 from study.order import PARTS, RESUMES, Order
+from study.readers import outliving_readers
 
 GENERATION = 8
 INTERNAL_ERROR = 70
@@ -70,8 +71,14 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    interpreter, words = sys.orig_argv[0] or "python", ["-m", "study.launch", *given]
     options = _parse(given)
+    with outliving_readers():
+        return _launch(options, given)
+
+
+def _launch(options: argparse.Namespace, given: Sequence[str]) -> int:
+    """Return the exit code; every fault has been told."""
+    interpreter, words = sys.orig_argv[0] or "python", ["-m", "study.launch", *given]
     try:
         from study.space.reader import read_space
 

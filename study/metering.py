@@ -4,38 +4,25 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, final
+from typing import Any, final
 
-from study.durable import read_lines
+from study.engine.epochs import TRIALS, Meter, is_trial
 from study.engine.job import Job
 from study.feasibility import objections
 from study.fronts import Objectives, front_with, hypervolume
 from study.ledger import Ledger
 from study.progress import Progress
 
-TRIALS = "trials"
-"""Folder of the students' trials; other jobs are not counted."""
 _RUNNING = "RUNNING"
-
-
-class Meter(Protocol):
-    """Takes numbers and passes them on, or drops them."""
-
-    def set(self, name: str, value: float, **tags: str) -> None:
-        """Give a gauge its value."""
-        ...
-
-    def add(self, name: str, value: float, **tags: str) -> None:
-        """Add to a counter."""
-        ...
 
 
 @final
 class MeteredProgress:
     """Shows what another progress shows, and sends the same as numbers.
 
-    Gauges `trials` (by study and state) and `hypervolume` (of the search front, by study); counters `epochs` and
-    `evaluations` (of the dynamics in training, updates times evaluations a solve), by trial, once a trial is over.
+    Gauges `trials` (by study and state) and `hypervolume` (of the search front, by study); the counter `evaluations`
+    (of the dynamics in training, updates times evaluations a solve), by trial, once a trial is over. Its epochs are
+    sent by its worker as they happen, see `study.engine.epochs`.
     """
 
     def __init__(
@@ -71,7 +58,7 @@ class MeteredProgress:
         """Note that a job was handed out."""
         self._shown.started(job)
         with _harmless():
-            if _is_trial(job.key):
+            if is_trial(job.key):
                 self._running.add(job.key)
                 self._send()
 
@@ -79,7 +66,7 @@ class MeteredProgress:
         """Note that a job has an outcome."""
         self._shown.settled(job, outcome)
         with _harmless():
-            if _is_trial(job.key):
+            if is_trial(job.key):
                 self._running.discard(job.key)
                 self._count(job.key, outcome)
                 self._send(outcome["state"])
@@ -113,9 +100,6 @@ class MeteredProgress:
 
     def _send_work(self, key: str, outcome: Mapping[str, Any]) -> None:
         metrics, trial = outcome.get("metrics") or {}, key.rpartition("/")[2]
-        lines = read_lines(self._ledger.folder(key) / "history.jsonl")
-        epochs = max((int(line.get("epoch", 0)) for line in lines), default=0)
-        self._meter.add("epochs", epochs, trial=trial)
         self._meter.add("evaluations", float(metrics.get("updates") or 0) * float(metrics.get("nfe") or 0), trial=trial)
 
 
@@ -124,7 +108,3 @@ def _harmless() -> Iterator[None]:
     """Let nothing that goes wrong with a number reach the study."""
     with contextlib.suppress(Exception):
         yield
-
-
-def _is_trial(key: str) -> bool:
-    return key.startswith(f"{TRIALS}/")

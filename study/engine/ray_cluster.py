@@ -1,6 +1,7 @@
 """Starts a private Ray, or joins one that runs."""
 
 import contextlib
+import functools
 import logging
 import os
 import time
@@ -214,3 +215,9 @@ class RayMeter:
             if name not in self._counters:
                 self._counters[name] = Counter(f"nodekd_{name}", tag_keys=tuple(sorted(tags)))
             self._counters[name].inc(value, tags)
+
+
+@functools.cache
+def worker_meter() -> RayMeter:
+    """Return the one of this process, a worker's, for all its jobs: Ray takes a metric's name once per process."""
+    return RayMeter()

@@ -23,11 +23,12 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from study.engine.dispatch import Dispatch
+from study.engine.epochs import epochs_sent
 from study.engine.inline import describe
 from study.engine.job import NODE_LOST, Execute, Job, JobSource
 from study.engine.leftovers import clean_up, remove_run
 from study.engine.nodes import Needs
-from study.engine.ray_cluster import RayMeter, check_nodes, connect, sessions
+from study.engine.ray_cluster import RayMeter, check_nodes, connect, sessions, worker_meter
 from study.engine.ray_surroundings import ENVIRONMENT, kept_handlers, quiet_loggers
 from study.engine.signals import GRACE_S, Signals, Stopped, leave, watched_signals
 from study.errors import EnvironmentFault
@@ -55,7 +56,8 @@ def trainable_for(execute: Execute) -> Callable[[dict[str, Any]], None]:
         sys.stdout.write(f"{given.key} {json.dumps(given.payload.get('settings', {}))}\n")  # the dashboard shows it
         sys.stdout.flush()
         try:
-            execute(given)
+            with epochs_sent(worker_meter, given.key):
+                execute(given)
         except (Exception, SystemExit) as error:  # noqa: BLE001  a job's fault is a result
             if _spoils_its_worker(error):
                 tune.report({"error": describe(error)})

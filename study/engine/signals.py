@@ -36,16 +36,16 @@ class Farewell:
         self._is_said = False
 
     def say(self, stream: TextIO | None = None) -> None:
-        """Say it, unless it has been said.
+        """Say it, unless it has been said; what could not be written has not, and is tried again by the next call.
 
         Args:
             stream: Where to; the standard error stream by default.
         """
         if self._is_said:
             return
-        self._is_said = True
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # closed, or interrupted amid a write of its own
             print(self._text, file=stream or sys.stderr, flush=True)
+            self._is_said = True
 
 
 @final
@@ -158,7 +158,8 @@ def leave(number: signal.Signals) -> NoReturn:
     and whatever is being tidied up takes longer than somebody who asked twice will wait.
     """
     text = f"{number.name} came twice: stopped at once; the same command continues the study.\n"
-    os.write(sys.stderr.fileno(), text.encode())
+    with contextlib.suppress(OSError, ValueError):  # nobody reads any more, as where `tee` ended by the same Ctrl-C
+        os.write(sys.stderr.fileno(), text.encode())
     os._exit(128 + number)
 
 

@@ -12,6 +12,7 @@ from nodekd.models.damping import damping_values
 from nodekd.models.student import OdeStudent, parameter_count
 from nodekd.streams import seed_of
 from nodekd.train import Epoch, Training, TrainingStatus, train
+from study.engine.epochs import epoch_is_over
 from study.jobs.history import History
 from study.jobs.integrators import training_integrator
 from study.jobs.limits import broken
@@ -110,6 +111,7 @@ class Chain:
     def _after(self, epoch: Epoch, network: nn.Module, history: History) -> bool:
         """Note the epoch; tell whether the student, and with it the trial, ends here."""
         history.note(epoch)
+        epoch_is_over()
         seconds = epoch.seconds + sum(training.seconds for training in self._trained)
         if broken(self._work.payload.get("constraints") or {}, {"training_seconds": seconds}):
             return True

@@ -11,6 +11,8 @@ from study.stages.pipeline import Stage
 def plan(context: Context, part: Part) -> Iterator[Stage]:
     """Yield the stages of a study; each is planned from the files when the one before has finished.
 
+    After a search that broke off, as too many trials crashed, nothing follows: it would spend an access to test.
+
     Args:
         context: The study.
         part: `all`; `search` up to the last trial; `robustness` without asking for new trials.
@@ -21,9 +23,8 @@ def plan(context: Context, part: Part) -> Iterator[Stage]:
     yield from teachers.anchor_and_pools(context)
     if part != "robustness":
         _note(context, "search")
-        yield from search.stages(context)
-        yield from undistilled.search_stages(context)
-    if part == "search":
+        yield from _searches(context)
+    if part == "search" or search.is_broken_off(context) or undistilled.is_search_broken_off(context):
         return
     _note(context, "front")
     yield from front.stages(context)
@@ -32,6 +33,12 @@ def plan(context: Context, part: Part) -> Iterator[Stage]:
     yield from robustness.stages(context)
     _note(context, "probes")
     yield from probes.stages(context)
+
+
+def _searches(context: Context) -> Iterator[Stage]:
+    yield from search.stages(context)
+    if not search.is_broken_off(context):
+        yield from undistilled.search_stages(context)
 
 
 def _note(context: Context, stage: str) -> None:

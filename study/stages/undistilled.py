@@ -10,7 +10,7 @@ from study.space.undistilled import without_distillation
 from study.stages import front
 from study.stages.context import Context
 from study.stages.pipeline import Stage
-from study.stages.search import Search
+from study.stages.search import Search, is_broken_off
 from study.stages.searches import UNDISTILLED
 
 _NOTHING = {"schema": 1, "rule": front.RULE, "candidates": [], "front": [], "attacked": []}
@@ -19,6 +19,11 @@ _NOTHING = {"schema": 1, "rule": front.RULE, "candidates": [], "front": [], "att
 def is_wanted(context: Context) -> bool:
     """Tell whether the space asks for it."""
     return context.space.robustness.undistilled_search
+
+
+def is_search_broken_off(context: Context) -> bool:
+    """Tell whether this search is asked for and more of its trials crashed than may."""
+    return is_wanted(context) and is_broken_off(context, UNDISTILLED)
 
 
 def search_stages(context: Context) -> Iterator[Stage]:

@@ -206,6 +206,61 @@ def test_during_a_job_the_command_is_printed_at_once_and_not_into_the_jobs_log(
     check_interrupted(said[0] + capsys.readouterr().err)
 
 
+BEFORE_THE_JOBS = [
+    (signal.SIGTERM, "study_facts"),
+    (signal.SIGINT, "check_same_data"),
+    (signal.SIGTERM, "Room.wait"),
+    (signal.SIGINT, "teacher_keys"),
+    (signal.SIGTERM, "write_identity"),
+    (signal.SIGINT, "settle_warm_start"),
+]
+"""What the driver does once it knows the study's folder and before it runs anything."""
+
+
+@pytest.mark.parametrize(("number", "name"), BEFORE_THE_JOBS)
+def test_a_signal_before_the_jobs_says_how_to_go_on(
+    number: signal.Signals, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = driver.Room.wait if name == "Room.wait" else getattr(driver, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"study.driver.{name}", begun_by(signalled(number), real))
+        with pytest.raises(Interrupted) as stopped:
+            launch()
+    assert stopped.value.exit_code == 128 + number
+    assert capsys.readouterr().err.count(CONTINUE) == 1
+    assert launch() == 0
+    assert load(FOLDER).state == "complete"
+
+
+@pytest.mark.parametrize("part", ["all", "report"])
+def test_a_signal_while_a_finished_study_is_reported_says_how_to_go_on(
+    part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch()
+    PAGE.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_report", begun_by(signalled(signal.SIGTERM), driver.write_report))
+        with pytest.raises(Interrupted) as stopped:
+            launch(part=part)
+    assert stopped.value.exit_code == 143
+    assert capsys.readouterr().err.endswith(CONTINUE)
+    assert launch(part=part) == 0
+    assert PAGE.is_file()
+    assert load(FOLDER).state == "complete"
+
+
+@pytest.mark.parametrize("name", ["study_facts", "settle_warm_start"])
+def test_a_signal_before_the_jobs_of_a_study_begun_anew_does_not_begin_another_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FOLDER.mkdir()
+    (FOLDER / "mine").touch()
+    monkeypatch.setattr(driver, name, begun_by(signalled(signal.SIGINT), getattr(driver, name)))
+    with pytest.raises(Interrupted):
+        launch(resume="never", command="python -m study.launch kd.yaml --resume never")
+    assert capsys.readouterr().err.endswith("Continue with: python -m study.launch kd.yaml --output s-2\n")
+
+
 class Left(BaseException):
     """Stands for the end of the process."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.durable import append_line
+from study.engine.epochs import epoch_is_over, epochs_sent
 from study.engine.job import Job
 from study.ledger import Ledger
 from study.metering import MeteredProgress
@@ -76,11 +76,43 @@ def test_trials_by_state_and_the_front_of_this_and_earlier_launches(ledger):
 def test_work_is_counted_once_a_trial_is_over(ledger):
     meter = Meter()
     progress = MeteredProgress(Shown(), meter, ledger, "kd", REFERENCE)
-    for epoch in (1, 2, 3):
-        append_line(ledger.folder(job(7).key) / "history.jsonl", {"epoch": epoch})
     progress.settled(job(7), complete(0.5, 0.5, updates=30, nfe=8.0))
     progress.settled(Job("/s", "robustness/student-000007/0", "attack"), {"state": "COMPLETE"})
-    assert meter.counters == {("epochs", "000007"): 3, ("evaluations", "000007"): 240}
+    assert meter.counters == {("evaluations", "000007"): 240}
+
+
+def test_an_epoch_goes_out_when_it_is_over_and_the_pace_of_a_trial_that_ended_is_0():
+    meter = Meter()
+    with epochs_sent(lambda: meter, job(7).key):
+        assert not meter.gauges
+        epoch_is_over()
+        assert meter.counters == {("epochs", "000007"): 1}
+        assert meter.gauges["epochs_per_second", "000007"] > 0
+        epoch_is_over()
+    assert meter.counters == {("epochs", "000007"): 2}
+    assert meter.gauges == {("epochs_per_second", "000007"): 0}
+    epoch_is_over()  # of a job that nobody listens to
+    assert meter.counters == {("epochs", "000007"): 2}
+
+
+@pytest.mark.parametrize("key", ["teachers/0f", "undistilled/000001", "twins/000001"])
+def test_epochs_of_other_jobs_are_not_sent(key):
+    meter = Meter()
+    with epochs_sent(lambda: meter, key):
+        epoch_is_over()
+    assert not meter.counters
+    assert not meter.gauges
+
+
+def test_epochs_are_nobodys_fault():
+    def refuse():
+        raise ImportError("no metrics here")
+
+    for meter in (Broken, refuse):
+        with epochs_sent(meter, job(0).key):
+            epoch_is_over()
+    with pytest.raises(ZeroDivisionError), epochs_sent(Broken, job(0).key):
+        raise ZeroDivisionError
 
 
 def test_a_meter_that_fails_disturbs_nothing(ledger):

@@ -7,6 +7,7 @@ import pytest
 
 from nodekd.data.dataset import DataConfig, load
 from study.durable import replace_json
+from study.engine.epochs import epochs_sent
 from study.engine.job import Job
 from study.jobs.execute import execute
 from study.jobs.history import History
@@ -52,6 +53,21 @@ def run(tmp_path, settings):
         return ledger.outcome(KEY)
 
     return run
+
+
+def test_a_trial_says_of_each_epoch_that_it_is_over(run):
+    told = []
+
+    class Meter:
+        def set(self, *_, **__):
+            pass
+
+        def add(self, name, value, **tags):
+            told.append((name, value, tags["trial"]))
+
+    with epochs_sent(Meter, KEY):
+        run()
+    assert told == [("epochs", 1, "000042")] * EPOCHS
 
 
 def plant(root, values, *, epoch=RUNG, end=None, **said):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ray.util.metrics import Counter, Gauge
 
-from study.durable import append_line
 from study.engine import ray_cluster, ray_tune
+from study.engine.epochs import epoch_is_over
 from study.engine.job import Job
 from study.engine.ray_cluster import RayMeter
 from study.ledger import Ledger
@@ -45,14 +45,12 @@ def tagged(name: str, **tags: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return name, frozenset(tags.items())
 
 
-def test_trials_by_state_hypervolume_epochs_and_evaluations_go_out_with_their_tags(sent, tmp_path):
+def test_trials_by_state_hypervolume_and_evaluations_go_out_with_their_tags(sent, tmp_path):
     ledger, quiet = Ledger(tmp_path), PlainProgress(StringIO())
     progress = MeteredProgress(quiet, RayMeter(), ledger, "kd", (0.1, 0.0))
     progress.stage("search", 2, 0)
     progress.started(TRIAL)
     assert sent["gauge"] == {tagged("nodekd_trials", study="kd", state="RUNNING"): 1}
-    for epoch in (1, 2):
-        append_line(ledger.folder(TRIAL.key) / "history.jsonl", {"epoch": epoch})
     values = {"accuracy": 0.6, "adversarial_accuracy": 0.5}
     progress.settled(TRIAL, {"state": "COMPLETE", "values": values, "metrics": {"updates": 30, "nfe": 8.0}})
     assert sent["gauge"] == {
@@ -60,10 +58,24 @@ def test_trials_by_state_hypervolume_epochs_and_evaluations_go_out_with_their_ta
         tagged("nodekd_trials", study="kd", state="COMPLETE"): 1,
         tagged("nodekd_hypervolume", study="kd"): pytest.approx(0.25),
     }
-    assert sent["counter"] == {
-        tagged("nodekd_epochs", trial="000012"): 2,
-        tagged("nodekd_evaluations", trial="000012"): 240,
-    }
+    assert sent["counter"] == {tagged("nodekd_evaluations", trial="000012"): 240}
+
+
+def test_a_worker_sends_each_epoch_of_a_trial_as_it_ends(sent, monkeypatch):
+    monkeypatch.setattr(ray_tune.tune, "report", lambda _: None)
+    ray_cluster.worker_meter.cache_clear()
+    seen = []
+
+    def execute(_: Job) -> None:
+        for _ in range(2):
+            epoch_is_over()
+            seen.append(sent["counter"][tagged("nodekd_epochs", trial="000012")])
+            assert sent["gauge"][tagged("nodekd_epochs_per_second", trial="000012")] > 0
+
+    ray_tune.trainable_for(execute)({"job": TRIAL})
+    assert seen == [1, 2]
+    assert sent["gauge"] == {tagged("nodekd_epochs_per_second", trial="000012"): 0}
+    ray_cluster.worker_meter.cache_clear()
 
 
 def test_a_counter_adds_up_and_nothing_is_added_for_a_trial_that_did_nothing(sent):
