@@ -284,7 +284,8 @@ def _searches(space: Space) -> list[tuple[Searched, Space]]:
 def _is_searched(space: Space, ledger: Ledger) -> bool:
     """Tell whether every search that is asked for has begun all its trials."""
     return all(
-        len(ledger.keys(searched.folder)) >= count_trials(own, own.budget.trials) for searched, own in _searches(space)
+        len(ledger.numbered(searched.folder)) >= count_trials(own, own.budget.trials)
+        for searched, own in _searches(space)
     )
 
 

@@ -77,7 +77,7 @@ def _best_first(ledger: Ledger) -> list[tuple[int, dict[str, Any]]]:
     """Return number and point of the trials that ended well, front by front, in each by their numbers."""
     found: list[tuple[int, dict[str, Any]]] = []
     values: list[list[float]] = []
-    for key in ledger.keys("trials"):
+    for key in ledger.numbered("trials"):
         config, outcome = ledger.config(key), ledger.outcome(key)
         given = (outcome or {}).get("values") or {}
         ended = outcome is not None and outcome["state"] == "COMPLETE" and not objections(outcome)

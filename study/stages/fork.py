@@ -112,7 +112,7 @@ def plan_fork(context: Context, source: Path) -> Fork:
     of_all = _difference_of_studies(context, old, study)
     taken: list[int] = []
     left_out: Counter[str] = Counter()
-    for key in old.keys("trials"):
+    for key in old.numbered("trials"):
         reason = _objection(context, old, key, study) or of_all
         if reason is None:
             taken.append(trial_number(key))

@@ -49,7 +49,7 @@ class Search:
         self.name = searched.stage("search")
         self._context, self._searched = context, searched
         ledger = context.ledger
-        found = {key: ledger.outcome(key) for key in ledger.keys(searched.folder)}
+        found = {key: ledger.outcome(key) for key in ledger.numbered(searched.folder)}
         configs = {key: config for key in found if (config := ledger.config(key)) is not None}
         begun = sum("copied_from" in config for config in configs.values())
         space = _drawn_from(_seeded(context) if searched is STUDENTS else context.space, seed)

@@ -1,0 +1,89 @@
+"""What an earlier launch, or somebody beside it, left in a study's folder, and a launch that goes on with it.
+
+No network is trained; how good one is follows from its settings.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import driver
+from study.engine.inline import InlineEngine
+from study.engine.job import Job
+from study.ledger import Ledger
+from study.order import Order
+from study.results import load
+from study.space.reader import read_space
+from study.stages.context import Facts
+from tests.made_up_world import KD, SHORT, SIZES, World
+
+FOLDER = Path("s")
+TRIALS = 3
+ALWAYS = (*SHORT, f"budget.trials={TRIALS}", "robustness.racing=false", "robustness.controls=false")
+FACTS = Facts(10, "f" * 64, SIZES, 1)
+CRASH = {"state": "FAIL", "reason": "error: RuntimeError: gone", "metrics": {}}
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(driver, "study_facts", lambda _: FACTS)
+
+
+def launch(*overrides: str, crashes: Callable[[str], bool] = lambda _: False, **changes: Any) -> int:
+    """Launch a study whose jobs take no time.
+
+    Args:
+        overrides: Of the space.
+        crashes: Tells of a job by its key whether it crashes.
+        changes: Of the order.
+    """
+    engine = InlineEngine()
+    run = engine.run
+
+    def execute(job: Job) -> None:
+        ledger = Ledger(Path(job.study))
+        if crashes(job.key) and ledger.outcome(job.key) is None:
+            ledger.commit(job.key, {"kind": job.kind, **CRASH})
+        World(ledger)(job)
+
+    engine.run = lambda source, _: run(source, execute)  # type: ignore[method-assign]
+    given: dict[str, Any] = {"source": KD, "command": "python -m study.launch kd.yaml", "output": FOLDER}
+    return driver.drive(Order(space=read_space(KD, [*ALWAYS, *overrides]), **{**given, **changes}), engine)
+
+
+def copied(key: str) -> None:
+    """Do what somebody does who keeps a job's folder before he tries something."""
+    shutil.copytree(FOLDER / key, FOLDER / f"{key}-before")
+
+
+# ---------------------------------------------------------------- copies of a job's folder
+
+
+@pytest.mark.parametrize("undistilled", ["true", "false"])
+def test_somebodys_copies_of_trials_are_none(undistilled: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = f"robustness.undistilled_search={undistilled}"
+    launch(asked, part="search")
+    folders = ["trials", *(["undistilled"] if undistilled == "true" else [])]
+    for folder in folders:
+        copied(f"{folder}/000001")
+        Ledger(FOLDER).commit(f"{folder}/000009-crashed", CRASH)
+    capsys.readouterr()
+    assert launch(asked, "budget.trials=4") == 0
+    assert f"{TRIALS * len(folders)} finished trials are kept, 0 begun ones" in capsys.readouterr().out
+    results = load(FOLDER)
+    assert results.state == "complete"
+    assert list(results.trials["trial"]) == [0, 1, 2, 3]
+    assert results.undistilled.trials == (4 if undistilled == "true" else 0)
+
+
+def test_somebodys_copies_of_trials_are_not_forked() -> None:
+    launch(part="search")
+    copied("trials/000001")
+    launch("train.epochs=3", part="search", fork=FOLDER, output=Path("forked"))
+    launch("robustness.images=10", part="search", fork=FOLDER, output=Path("taken"))
+    assert load(Path("taken")).study["forked_from"]["trials"] == [0, 1, 2]
+    assert sum(load(Path("forked")).study["forked_from"]["left_out"].values()) == TRIALS
