@@ -56,8 +56,6 @@ from study.stages.searches import STUDENTS, UNDISTILLED, Searched
 from study.stages.teachers import checkpoint_path, teacher_keys
 from study.warm_start import settle_warm_start
 
-_OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/")
-"""Jobs whose keys change with settings that may change when a study is resumed."""
 _REPORTED = ("trials.parquet", "history.parquet", "robustness.parquet", "report/index.html")
 """What a report leaves in the study's folder."""
 
@@ -249,15 +247,14 @@ def _run_stages(order: Order, context: Context, engine: Engine, room: Room, fare
 def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     """Report, and call the study finished only if nothing is missing that the same command would still do.
 
-    What crashed under settings that may change on resume, and have changed, is no longer asked for.
+    Of crashes those count that this launch saw to, and those of trials, which no stage plans; what crashed under
+    settings that have changed since, or as a candidate that is none any more, is no longer asked for.
     """
     ledger.event("stage", stage="report")
     budget = order.space.budget
-    kept = [key for key in ledger.keys("") if key in planned or not key.startswith(_OF_A_SPECIFICATION)]
-    crashed = [key for key in kept if is_crash(ledger.outcome(key) or {"state": ""})]
-    by_search = [[key for key in crashed if key.startswith(f"{each.folder}/")] for each in (STUDENTS, UNDISTILLED)]
-    others = [key for key in crashed if not any(key in keys for keys in by_search)]
-    trials = max(by_search[: len(_searches(order.space))], key=len)  # each search may fail that often
+    others = _crashed(ledger, sorted(planned))
+    by_search = [_crashed(ledger, ledger.numbered(searched.folder)) for searched, _ in _searches(order.space)]
+    trials = max(by_search, key=len)  # each search may fail that often
     searched = order.part == "all" or _is_searched(order.space, ledger)
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
     _report(ledger, "complete" if complete else "incomplete")
@@ -274,6 +271,10 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     else:
         ledger.event("ended", part=order.part)
     return 0 if not others and len(trials) <= budget.max_failed_trials else 1
+
+
+def _crashed(ledger: Ledger, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if is_crash(ledger.outcome(key) or {"state": ""})]
 
 
 def _searches(space: Space) -> list[tuple[Searched, Space]]:

@@ -60,6 +60,41 @@ def copied(key: str) -> None:
     shutil.copytree(FOLDER / key, FOLDER / f"{key}-before")
 
 
+# ---------------------------------------------------------------- crashes that nobody asks for any more
+
+
+@pytest.mark.parametrize("key", ["front/000777", "front/checks/000000-0badc0de", "probes/student-000000/0badc0de"])
+def test_a_crash_that_no_stage_plans_any_more_does_not_keep_a_study_from_its_end(key: str) -> None:
+    launch(part="search")
+    Ledger(FOLDER).commit(key, CRASH)
+    assert launch() == 0
+    assert load(FOLDER).state == "complete"
+
+
+@pytest.mark.parametrize("begin", ["baselines/classical", "front/000000", "robustness/student"])
+def test_a_crash_that_a_stage_plans_is_tried_again_and_counts(begin: str) -> None:
+    def crashes(key: str) -> bool:
+        return key.startswith(begin)
+
+    assert launch(crashes=crashes) == 1
+    assert load(FOLDER).state == "incomplete"
+    assert launch(crashes=crashes) == 1
+    assert launch() == 0
+    assert load(FOLDER).state == "complete"
+
+
+def test_crashed_trials_count_also_where_the_search_is_not_asked_for() -> None:
+    overrides = ("budget.max_failed_trials=1", "budget.trials=5")
+    assert launch(*overrides, crashes=lambda key: key in {"trials/000001", "trials/000002"}, part="search") == 1
+    assert launch(*overrides, part="robustness") == 1
+    assert launch(*overrides) == 1
+
+
+def test_crashes_of_other_stages_are_not_the_searchs() -> None:
+    assert launch(crashes=lambda key: key.startswith("robustness/student")) == 1
+    assert launch(part="search") == 0
+
+
 # ---------------------------------------------------------------- copies of a job's folder
 
 
