@@ -26,6 +26,7 @@ from study.errors import EnvironmentFault, Interrupted, StudyError
 from study.identity import (
     check_same_data,
     check_same_teachers,
+    check_still_ours,
     is_complete,
     is_done,
     study_folder,
@@ -88,6 +89,8 @@ def drive(order: Order, engine: Engine | None = None) -> int:
         _copy(order, ledger, target)
         return 0
     with ledger.lock():
+        with writable(folder):
+            check_still_ours(order, folder)
         check_same_data(ledger, facts)
         if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")

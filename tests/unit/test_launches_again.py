@@ -13,6 +13,7 @@ import pytest
 from study import driver
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
+from study.errors import EnvironmentFault, ResumeConflict
 from study.ledger import Ledger
 from study.order import Order
 from study.results import load
@@ -93,6 +94,47 @@ def test_crashed_trials_count_also_where_the_search_is_not_asked_for() -> None:
 def test_crashes_of_other_stages_are_not_the_searchs() -> None:
     assert launch(crashes=lambda key: key.startswith("robustness/student")) == 1
     assert launch(part="search") == 0
+
+
+# ---------------------------------------------------------------- another launch is quicker
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_study_that_another_launch_began_meanwhile_is_left_as_it_is(
+    resume: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(_: Any) -> Facts:
+        monkeypatch.setattr(driver, "study_facts", lambda _: FACTS)
+        launch("train.epochs=3")
+        return FACTS
+
+    monkeypatch.setattr(driver, "study_facts", overtaken)
+    with pytest.raises(ResumeConflict, match=r"train\.epochs was 3|another launch has begun a study there since"):
+        launch(resume=resume)
+    assert load(FOLDER).state == "complete"
+    assert load(FOLDER).study["space"]["train"]["epochs"] == 3
+
+
+def test_the_same_study_that_another_launch_began_meanwhile_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overtaken(_: Any) -> Facts:
+        monkeypatch.setattr(driver, "study_facts", lambda _: FACTS)
+        launch(part="search")
+        return FACTS
+
+    monkeypatch.setattr(driver, "study_facts", overtaken)
+    assert launch() == 0
+    assert len(load(FOLDER).trials) == TRIALS
+
+
+def test_a_folder_that_somebody_filled_meanwhile_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled(_: Any) -> Facts:
+        FOLDER.mkdir()
+        (FOLDER / "mine.txt").write_text("x")
+        return FACTS
+
+    monkeypatch.setattr(driver, "study_facts", filled)
+    with pytest.raises(EnvironmentFault, match="holds other files"):
+        launch()
 
 
 # ---------------------------------------------------------------- copies of a job's folder
