@@ -1,12 +1,16 @@
 """How a trial can end before its last epoch: at a rung, by a limit, or for a while, when it is asked to pause."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from nodekd.data.dataset import DataConfig, load
-from study.durable import replace_json
+from nodekd.evaluate import Evaluation
+from nodekd.train import Epoch
+from study.durable import append_line, replace_json
 from study.engine.job import Job
 from study.jobs.execute import execute
 from study.jobs.history import History
@@ -201,3 +205,23 @@ def test_a_paused_trial_has_no_outcome_and_ends_like_one_that_was_not(tmp_path, 
     assert outcome["attempt"] == 2
     assert history(tmp_path / "parts") == [1, 2, 3, 4]
     assert not (tmp_path / "parts" / KEY / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "kept"), [("study.jobs.history.append_line", [1, 2]), ("pathlib.Path.replace", [1, 2, 3])]
+)
+def test_a_trial_that_goes_on_loses_no_epoch_on_a_full_disk(tmp_path, monkeypatch, place, kept):
+    """Epoch 3 was noted and is trained again, as the savepoint is older."""
+    path = tmp_path / KEY / "history.jsonl"
+    for epoch in (1, 2, 3):
+        append_line(path, {"epoch": epoch})
+    monkeypatch.setattr(place, full)
+    with pytest.raises(OSError, match="No space left"):
+        History(path.parent, lambda: Evaluation(torch.zeros(1, 2), torch.ones(1), 0.7, 0, 4.0)).note(
+            Epoch(3, 30, 0.1, 0.9, 1.0)
+        )
+    assert history(tmp_path) == kept
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
