@@ -33,6 +33,9 @@ EARLY = {
     "peers": None,
 }
 
+SAID = {"stop": False, "condemned": False, "spared": False, "distrusted": None, "reason": "", "fault": None}
+"""At a rung of a trial that goes on."""
+
 
 @pytest.fixture(scope="module")
 def settings():
@@ -63,7 +66,7 @@ def plant(root, values, *, epoch=RUNG, end=None, **said):
     ledger = Ledger(root)
     for number, at_rung in enumerate(values):
         names = ("accuracy", "adversarial_accuracy")
-        record = {"values": dict(zip(names, at_rung, strict=True)), "condemned": False, "fault": None} | said
+        record = {**SAID, "epoch": epoch, "values": dict(zip(names, at_rung, strict=True)), **said}
         replace_json(ledger.folder(f"trials/{number:06d}") / rung_file(epoch), record)
         if end is not None:
             outcome = {"state": "COMPLETE", "values": dict(zip(names, end[number], strict=True))}
@@ -156,9 +159,23 @@ def test_a_trial_weighs_what_it_stands_for_when_a_rung_is_judged(tmp_path, run, 
 
 
 def test_what_a_rung_has_said_once_holds(tmp_path, run):
-    said = {"epoch": RUNG, "stop": True, "reason": "was said", "fault": None, "values": {}}
+    values = {"accuracy": 0.9, "adversarial_accuracy": 0.5}
+    said = {**SAID, "epoch": RUNG, "values": values, "stop": True, "reason": "was said"}
     replace_json(tmp_path / "s" / KEY / rung_file(RUNG), said)
     assert run(early_stopping=EARLY)["reason"] == "stopped after 2 epochs: was said"
+
+
+def test_a_peer_whose_record_is_damaged_is_none(tmp_path, run):
+    plant(tmp_path / "s", [*BETTER, *BETTER], end=[*BETTER, *BETTER])
+    trials = tmp_path / "s" / "trials"
+    (trials / "000000" / rung_file(RUNG)).write_text('{"epoch": 2, "val')
+    replace_json(trials / "000001" / rung_file(RUNG), {"epoch": RUNG, "values": [], **SAID})
+    (trials / "000002" / "outcome.json").write_text("")
+    replace_json(trials / "000003" / "outcome.json", {"state": "COMPLETE"})
+    replace_json(trials / "000004" / rung_file(1), {"condemned": "x", "share": "y"})
+    rung = run(early_stopping=EARLY)["metrics"]["rung"]
+    assert rung["peers"] == [f"{number:06d}" for number in range(2, 16)]
+    assert (rung["condemned"], rung["of"]) == (True, 15)
 
 
 @pytest.mark.parametrize(
