@@ -35,7 +35,6 @@ from study.identity import (
 )
 from study.jobs.execute import execute
 from study.jobs.probe_node import split_hash
-from study.lease import utc_now
 from study.ledger import Ledger
 from study.metering import MeteredProgress
 from study.order import Order
@@ -332,9 +331,12 @@ def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
 
 def _is_reported(ledger: Ledger) -> bool:
     """Tell whether tables and page were written since the last launch began; older ones do not show how it ended."""
-    began = max((str(event["ts"]) for event in ledger.events() if event.get("type") == "launched"), default=utc_now())
+    launches = [event for event in ledger.events() if event.get("type") == "launched"]
+    try:
+        since = max(datetime.fromisoformat(event["ts"]).timestamp() for event in launches)
+    except (KeyError, TypeError, ValueError, OverflowError):  # nobody can say when, or there was none
+        return False
     written = [ledger.root / name for name in _REPORTED]
-    since = datetime.fromisoformat(began).timestamp()
     return all(path.is_file() and path.stat().st_mtime >= since for path in written)
 
 

@@ -164,7 +164,8 @@ class Ledger:
         path = self.root / "events.jsonl"
         number = self._next_event
         if number is None:
-            number = max((event.get("seq", -1) for event in self.events()), default=-1) + 1
+            given = (event.get("seq") for event in self.events())
+            number = max((seq for seq in given if isinstance(seq, int)), default=-1) + 1
         append_line(path, {"schema": SCHEMA, "seq": number, "ts": utc_now(), "type": type, **fields})
         self._next_event = number + 1
 

@@ -3,6 +3,10 @@
 No network is trained; how good one is follows from its settings.
 """
 
+import functools
+import json
+import operator
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 from study import driver
 from study.engine.inline import InlineEngine
 from study.engine.job import Job
-from study.errors import EnvironmentFault, ResumeConflict
+from study.errors import EnvironmentFault, ResumeConflict, StudyError, StudyFailed
 from study.ledger import Ledger
 from study.order import Order
 from study.results import load
@@ -164,3 +168,106 @@ def test_somebodys_copies_of_trials_are_not_forked() -> None:
     launch("robustness.images=10", part="search", fork=FOLDER, output=Path("taken"))
     assert load(Path("taken")).study["forked_from"]["trials"] == [0, 1, 2]
     assert sum(load(Path("forked")).study["forked_from"]["left_out"].values()) == TRIALS
+
+
+# ---------------------------------------------------------------- documents that are not as ours are
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose search is over; do not change it."""
+    folder = tmp_path_factory.mktemp("searched") / "s"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parent)
+        patch.setattr(driver, "study_facts", lambda _: FACTS)
+        launch(part="search")
+    return folder
+
+
+@pytest.fixture
+def kept(searched: Path, at_home: None) -> Path:
+    """The same, to do with as one likes."""
+    shutil.copytree(searched, FOLDER)
+    return FOLDER
+
+
+def without(path: Path, place: str) -> None:
+    """Take a key out of a document; dots lead into it."""
+    document = json.loads(path.read_text())
+    *way, last = place.split(".")
+    functools.reduce(operator.getitem, way, document).pop(last)
+    path.write_text(json.dumps(document))
+
+
+def go_on() -> object:
+    return launch(part="search")
+
+
+def fork() -> object:
+    return launch("robustness.images=10", part="search", fork=FOLDER, output=Path("forked"))
+
+
+def warm_start() -> object:
+    return launch(f"warm_start.study={FOLDER}", part="search", output=Path("warm"))
+
+
+NEEDED = ["params", "settings", "settings.distill", "settings.train", "settings.train.epochs", "teachers", "seen"]
+
+
+@pytest.mark.parametrize("again", [go_on, fork, warm_start])
+def test_an_outcome_without_a_state_is_named(again: Callable[[], object], kept: Path) -> None:
+    without(kept / "trials/000001/outcome.json", "state")
+    with pytest.raises(EnvironmentFault, match=r"s/trials/000001/outcome\.json is damaged at 'state'"):
+        again()
+
+
+@pytest.mark.parametrize("again", [go_on, fork])
+@pytest.mark.parametrize("place", NEEDED)
+def test_a_config_without_what_a_launch_needs_is_named(again: Callable[[], object], place: str, kept: Path) -> None:
+    without(kept / "trials/000001/config.json", place)
+    with pytest.raises(EnvironmentFault, match=rf"s/trials/000001/config\.json is damaged at '{re.escape(place)}'"):
+        again()
+
+
+@pytest.mark.parametrize("again", [go_on, fork, warm_start])
+def test_a_trials_number_is_that_of_its_folder(again: Callable[[], object], kept: Path) -> None:
+    without(kept / "trials/000001/config.json", "number")
+    assert again() == 0
+
+
+def test_a_trial_without_a_point_starts_no_other_study(kept: Path) -> None:
+    for place in NEEDED:
+        shutil.copy(kept / "trials/000000/config.json", kept / "trials/000001/config.json")
+        without(kept / "trials/000001/config.json", place)
+        shutil.rmtree("warm", ignore_errors=True)
+        assert warm_start() == 0
+        chosen = [each["trial"] for each in json.loads(Path("warm/warm_start.json").read_text())["points"]]
+        assert (1 in chosen) == (place != "params"), place
+
+
+@pytest.mark.parametrize("entry", ["x", [0.1], {"epsilon": "wide"}, {}])
+def test_a_radius_that_is_none_is_not_forked(entry: Any, kept: Path) -> None:
+    (kept / "epsilon.json").write_text(json.dumps({"linf": entry}))
+    with pytest.raises(StudyError, match=r"s/epsilon\.json must hold a number > 0 as linf\.epsilon"):
+        launch("search.epsilon=auto", part="search", fork=FOLDER, output=Path("forked"))
+
+
+def test_a_teacher_without_metrics_is_named(kept: Path) -> None:
+    (teacher,) = kept.glob("teachers/*/outcome.json")
+    without(teacher, "metrics")
+    with pytest.raises(StudyFailed, match=r"teachers/\w+ must succeed before .*, but it left no metrics"):
+        go_on()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"seq": "4"}, {"seq": None}, {"ts": None}, {"ts": "soon"}, {"ts": 4}, {"type": []}]
+)
+def test_events_that_are_not_as_ours_keep_nobody_from_going_on(changed: dict[str, Any], at_home: None) -> None:
+    launch()
+    path = FOLDER / "events.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    began = {"type": "launched", "seq": 10**6, "ts": "2026-11-22T10:00:00.000+00:00"}
+    path.write_text("".join(json.dumps(event) + "\n" for event in [{**began, **changed}, {"ts": []}, *events]))
+    assert launch() == 0
+    assert launch("robustness.images=10") == 0
+    assert load(FOLDER).state == "complete"
