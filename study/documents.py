@@ -28,6 +28,8 @@ Number = Annotated[float, Field(strict=True, ge=-_LARGEST, le=_LARGEST)]
 Whole = Annotated[int, Field(strict=True, ge=-(2**53), le=2**53)]
 """Small enough for a table's column."""
 Digits = Annotated[str, Field(strict=True, pattern="^[0-9]{1,15}$")]
+Trial = Annotated[int, Field(strict=True, ge=0, le=10**7)]
+"""Few enough that somebody may count up to it."""
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -85,6 +87,7 @@ class Metrics(TypedDict, total=False):
     entropy: dict[StrictStr, Number]
     robust: list[Annotated[Robust, AfterValidator(_of_all)]]
     attacks: list[Mapped]
+    infeasible: list[StrictStr] | None
     pool: Mapped
     proxy: Mapped
     sources: Counts
@@ -100,7 +103,7 @@ class Values(TypedDict, total=False):
 class Ended(TypedDict, total=False):
     """How a job ended."""
 
-    state: Literal["COMPLETE", "PRUNED", "FAIL"]
+    state: Required[Literal["COMPLETE", "PRUNED", "FAIL"]]
     reason: StrictStr | None
     values: Values | None
     seconds: Number | None
@@ -151,7 +154,30 @@ class Config(TypedDict, total=False):
     seed: Seed | None
     params: dict[StrictStr, Scalar]
     settings: Settings
-    seen: list[Any]
+    seen: list[Trial | tuple[Trial, Trial]]
+    teachers: list[StrictStr]
+
+
+class Training(TypedDict):
+    """How long a student is trained."""
+
+    epochs: Count
+
+
+class TrialSettings(TypedDict):
+    """All settings of a trial."""
+
+    student: Mapped
+    distill: Distill
+    train: Training
+
+
+class TrialConfig(TypedDict):
+    """`config.json` of a trial that a launch goes on with, or takes over from another study."""
+
+    params: dict[StrictStr, Scalar]
+    settings: TrialSettings
+    seen: list[Trial | tuple[Trial, Trial]]
     teachers: list[StrictStr]
 
 
@@ -200,6 +226,7 @@ class Stopping(TypedDict, total=False):
 class StoredSpace(TypedDict, total=False):
     """The resolved space, by section."""
 
+    study: Mapped
     data: Named
     space: dict[StrictStr, Declared]
     budget: Budget
@@ -283,6 +310,7 @@ _KINDS = {
 }
 _CLASSICAL = TypeAdapter(Classical)
 _RUNG = TypeAdapter(Rung)
+_TRIAL = TypeAdapter(TrialConfig)
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
@@ -301,10 +329,30 @@ def read_document(path: Path) -> dict[str, Any] | None:
         return document
     if path.name == "outcome.json" and document.get("kind") == "classical":
         kind = _CLASSICAL
+    _check(path, document, kind)
+    return document
+
+
+def read_trial(folder: Path) -> dict[str, Any] | None:
+    """Read the config of a trial with all that a launch counts on; whoever only looks at it needs less.
+
+    Args:
+        folder: Of the trial.
+
+    Raises:
+        EnvironmentFault: As `read_document`.
+    """
+    path = folder / "config.json"
+    document = read_document(path)
+    if document is not None:
+        _check(path, document, _TRIAL)
+    return document
+
+
+def _check(path: Path, document: Mapped, kind: TypeAdapter[Any]) -> None:
     try:
         kind.validate_python(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise EnvironmentFault(f"{path} is damaged at {place!a}: {first['msg']}. Restore it or delete it.") from error
-    return document

@@ -26,6 +26,7 @@ from study.errors import EnvironmentFault, Interrupted, StudyError
 from study.identity import (
     check_same_data,
     check_same_teachers,
+    check_still_ours,
     is_complete,
     is_done,
     study_folder,
@@ -34,7 +35,6 @@ from study.identity import (
 )
 from study.jobs.execute import execute
 from study.jobs.probe_node import split_hash
-from study.lease import utc_now
 from study.ledger import Ledger
 from study.metering import MeteredProgress
 from study.order import Order
@@ -56,8 +56,6 @@ from study.stages.searches import STUDENTS, UNDISTILLED, Searched
 from study.stages.teachers import checkpoint_path, teacher_keys
 from study.warm_start import settle_warm_start
 
-_OF_A_SPECIFICATION = ("robustness/", "controls/", "cube/", "front/checks/")
-"""Jobs whose keys change with settings that may change when a study is resumed."""
 _REPORTED = ("trials.parquet", "history.parquet", "robustness.parquet", "report/index.html")
 """What a report leaves in the study's folder."""
 
@@ -96,6 +94,8 @@ def _launch(order: Order, folder: Path, engine: Engine | None) -> int:
         _copy(order, ledger, target)
         return 0
     with ledger.lock():
+        with writable(folder):
+            check_still_ours(order, folder)
         check_same_data(ledger, facts)
         if is_done(ledger, order):
             print(f"{folder} is complete; nothing is left to do.")
@@ -255,15 +255,14 @@ def _run_stages(order: Order, context: Context, engine: Engine, room: Room, fare
 def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     """Report, and call the study finished only if nothing is missing that the same command would still do.
 
-    What crashed under settings that may change on resume, and have changed, is no longer asked for.
+    Of crashes those count that this launch saw to, and those of trials, which no stage plans; what crashed under
+    settings that have changed since, or as a candidate that is none any more, is no longer asked for.
     """
     ledger.event("stage", stage="report")
     budget = order.space.budget
-    kept = [key for key in ledger.keys("") if key in planned or not key.startswith(_OF_A_SPECIFICATION)]
-    crashed = [key for key in kept if is_crash(ledger.outcome(key) or {"state": ""})]
-    by_search = [[key for key in crashed if key.startswith(f"{each.folder}/")] for each in (STUDENTS, UNDISTILLED)]
-    others = [key for key in crashed if not any(key in keys for keys in by_search)]
-    trials = max(by_search[: len(_searches(order.space))], key=len)  # each search may fail that often
+    others = _crashed(ledger, sorted(planned))
+    by_search = [_crashed(ledger, ledger.numbered(searched.folder)) for searched, _ in _searches(order.space)]
+    trials = max(by_search, key=len)  # each search may fail that often
     searched = order.part == "all" or _is_searched(order.space, ledger)
     complete = order.part != "search" and searched and not others and len(trials) <= budget.max_failed_trials
     _report(ledger, "complete" if complete else "incomplete")
@@ -285,6 +284,10 @@ def _finish(order: Order, ledger: Ledger, planned: set[str]) -> int:
     return 0 if not others and len(trials) <= budget.max_failed_trials else 1
 
 
+def _crashed(ledger: Ledger, keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if is_crash(ledger.outcome(key) or {"state": ""})]
+
+
 def _searches(space: Space) -> list[tuple[Searched, Space]]:
     baseline = [(UNDISTILLED, without_distillation(space))] if space.robustness.undistilled_search else []
     return [(STUDENTS, space), *baseline]
@@ -293,7 +296,8 @@ def _searches(space: Space) -> list[tuple[Searched, Space]]:
 def _is_searched(space: Space, ledger: Ledger) -> bool:
     """Tell whether every search that is asked for has begun all its trials."""
     return all(
-        len(ledger.keys(searched.folder)) >= count_trials(own, own.budget.trials) for searched, own in _searches(space)
+        len(ledger.numbered(searched.folder)) >= count_trials(own, own.budget.trials)
+        for searched, own in _searches(space)
     )
 
 
@@ -336,9 +340,12 @@ def continuing(order: Order, folder: Path, *, whole: bool = False) -> str:
 
 def _is_reported(ledger: Ledger) -> bool:
     """Tell whether tables and page were written since the last launch began; older ones do not show how it ended."""
-    began = max((str(event["ts"]) for event in ledger.events() if event.get("type") == "launched"), default=utc_now())
+    launches = [event for event in ledger.events() if event.get("type") == "launched"]
+    try:
+        since = max(datetime.fromisoformat(event["ts"]).timestamp() for event in launches)
+    except (KeyError, TypeError, ValueError, OverflowError):  # nobody can say when, or there was none
+        return False
     written = [ledger.root / name for name in _REPORTED]
-    since = datetime.fromisoformat(began).timestamp()
     return all(path.is_file() and path.stat().st_mtime >= since for path in written)
 
 

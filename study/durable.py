@@ -13,7 +13,7 @@ import shutil
 import stat
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 from zipfile import BadZipFile
@@ -266,13 +266,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def append_line(path: Path, document: Mapping[str, Any]) -> None:
     """Append one JSON line; a torn line that an earlier kill left behind is cut off first."""
-    line = (json.dumps(plain(document), allow_nan=False) + "\n").encode()
+    line = _line_of(document)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b", opener=own_file) as stream:
         whole = _end_of_last_whole_line(path)
         if whole != stream.seek(0, os.SEEK_END):
             stream.truncate(whole)
         stream.write(line)
+
+
+def replace_lines(path: Path, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Write a file of lines so that a reader, or whoever goes on after a kill, finds the old ones or the new ones."""
+    replace_bytes(path, b"".join(map(_line_of, documents)))
+
+
+def _line_of(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(plain(document), allow_nan=False) + "\n").encode()
 
 
 def _end_of_last_whole_line(path: Path) -> int:

@@ -63,6 +63,25 @@ def study_folder(order: Order) -> Path:
     return folder
 
 
+def check_still_ours(order: Order, folder: Path) -> None:
+    """Ask again, now under its lock, whether this launch may work in a folder: another one may have been quicker.
+
+    Args:
+        order: Of this launch.
+        folder: What `study_folder` chose.
+
+    Raises:
+        ResumeConflict: If the study that has been begun there since is another one.
+        EnvironmentFault: If the folder holds something else by now.
+    """
+    is_ours = not (folder / "study.json").exists() if order.resume == "never" else study_folder(order) == folder
+    if not is_ours:
+        raise ResumeConflict(
+            f"{folder} was free when this launch chose it, but another launch has begun a study there since. Give the "
+            "same command again."
+        )
+
+
 def _is_unused(folder: Path) -> bool:
     """Tell whether nothing is there, or only what a launch leaves that was killed before it had an identity."""
     if not folder.is_dir():

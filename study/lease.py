@@ -5,9 +5,11 @@ noticed at once and one that outlived its driver is left alone.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,8 @@ from typing import IO, Any, Self, final
 from study.durable import make_own_folder, open_own, own_file, read_json, replace_json, writable
 from study.errors import EnvironmentFault
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What file systems say that have no `flock`."""
 HEARTBEAT_S = 15.0
 """Seconds between two touches of a lease."""
 
@@ -112,16 +116,26 @@ def is_fresh(job_folder: Path, max_age_s: float) -> bool:
 
     Args:
         job_folder: Folder of the job.
-        max_age_s: Seconds without a heartbeat after which a lease counts as lost; at least 4 heartbeats on NFS.
+        max_age_s: Seconds without a heartbeat after which a lease counts as lost; at least 4 heartbeats on NFS. One
+            dated further ahead than that counts as lost too: no heart that beats is.
     """
     for lease in sorted((job_folder / "attempts").glob("*/lease.json"), reverse=True):
         holder = _holder_of(lease)
         if holder is None or "ended" in holder or _is_surely_dead(holder):
             continue
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - lease.stat().st_mtime <= max_age_s:
+            if abs(_time_in(lease.parent) - lease.stat().st_mtime) <= max_age_s:
                 return True
     return False
+
+
+def _time_in(folder: Path) -> float:
+    """Tell the time by the clock that dates a folder's files, on a network not this machine's, as a new file shows."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as new:
+            return os.fstat(new.fileno()).st_mtime
+    except OSError:  # full, or read-only
+        return time.time()
 
 
 def _holder_of(lease: Path) -> dict[str, Any] | None:
@@ -154,13 +168,15 @@ def driver_lock(path: Path) -> Iterator[None]:
 
     Raises:
         EnvironmentFault: If another driver is running, whose host and process id are named, or the folder cannot be
-            written.
+            written, or its file system has no locks.
     """
     with contextlib.ExitStack() as held:
         with writable(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = held.enter_context(open(path, "a+", encoding="utf-8", opener=own_file))
-        if not _try_lock(stream):
+        with _with_locks(path.parent):
+            is_mine = _try_lock(stream)
+        if not is_mine:
             stream.seek(0)
             holder = _holder_in(stream.read())
             raise EnvironmentFault(
@@ -171,6 +187,20 @@ def driver_lock(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without a name
             replace_content(stream, _myself())
         yield
+
+
+@contextlib.contextmanager
+def _with_locks(folder: Path) -> Iterator[None]:
+    """Say of a file system without locks what to do; nothing else would keep a second driver away."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise EnvironmentFault(
+            f"A study needs a file system with locks (flock), which keep a second driver away, but {folder} has none "
+            f"({error.strerror}). Mount it with locks, or choose another folder with --output."
+        ) from error
 
 
 def replace_content(stream: IO[str], holder: dict[str, Any]) -> None:
@@ -195,5 +225,7 @@ def current_driver(path: Path) -> dict[str, str] | None:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _holder_in(stream.read().decode())
+            return _holder_in(stream.read().decode(errors="replace"))
+        except OSError:  # a file system without locks, where nobody can drive
+            return None
     return None

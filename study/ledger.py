@@ -164,7 +164,8 @@ class Ledger:
         path = self.root / "events.jsonl"
         number = self._next_event
         if number is None:
-            number = max((event.get("seq", -1) for event in self.events()), default=-1) + 1
+            given = (event.get("seq") for event in self.events())
+            number = max((seq for seq in given if isinstance(seq, int)), default=-1) + 1
         append_line(path, {"schema": SCHEMA, "seq": number, "ts": utc_now(), "type": type, **fields})
         self._next_event = number + 1
 
@@ -185,6 +186,10 @@ class Ledger:
         found = (path.relative_to(self.root).as_posix() for path, entries in _folders(start) if _is_job(entries))
         return sorted(key for key in found if _KEY.fullmatch(key))
 
+    def numbered(self, folder: str) -> list[str]:
+        """List the jobs of a folder that are named by their number, such as trials; see `by_number`."""
+        return list(by_number(self.keys(folder), folder).values())
+
     def strays(self) -> list[str]:
         """List what lies between the jobs and is never read: symbolic links, and folders whose name no job can have."""
         found = [entry for _, entries in _folders(self.root) for entry in entries if _is_stray(entry)]
@@ -197,6 +202,17 @@ class Ledger:
     def driver(self) -> dict[str, str] | None:
         """Return pid, host and start of the driver that runs now, or None."""
         return current_driver(self.root / "driver.lock")
+
+
+def by_number(keys: Iterable[str], folder: str) -> dict[int, str]:
+    """Give those jobs of a folder that are named as trials are; somebody's copy `000012-before` is none.
+
+    Args:
+        keys: Of jobs, some of them not of that folder.
+        folder: For example `trials`.
+    """
+    names = {key: key.removeprefix(f"{folder}/") for key in keys}
+    return {int(name): key for key, name in names.items() if name.isdigit() and name == f"{int(name):06d}"}
 
 
 def last_mark(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ def banner(order: Order, facts: Facts, folder: Path, engine: Engine, dashboard: 
 
 def resumed_text(ledger: Ledger) -> str | None:
     """Say what an earlier launch of this study left; None where this is the first."""
-    trials = [*ledger.keys("trials"), *ledger.keys(FOLDER)]
+    trials = [*ledger.numbered("trials"), *ledger.numbered(FOLDER)]
     if not trials:
         return None
     done = sum(ledger.outcome(key) is not None for key in trials)
@@ -69,7 +69,7 @@ def _second_search(space: Space) -> list[str]:
 def plan_text(order: Order, facts: Facts, folder: Path) -> str:
     """Return the resolved settings and what a launch would do."""
     space = order.space
-    trials = Ledger(folder).keys("trials") if folder.is_dir() else []
+    trials = Ledger(folder).numbered("trials") if folder.is_dir() else []
     anchors = [json.dumps(anchor) for anchor in space.anchors]
     return "\n".join(
         [

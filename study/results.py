@@ -26,7 +26,7 @@ from study.errors import EnvironmentFault
 from study.feasibility import objections
 from study.frames import frame_of, rows_of, storable
 from study.fronts import hypervolume, non_dominated
-from study.ledger import Ledger, last_mark
+from study.ledger import Ledger, by_number, last_mark
 from study.probed import read_probes
 from study.racing import joined
 from study.records import Record, read_records
@@ -260,9 +260,8 @@ def _configs(ledger: Ledger, study: Mapping[str, Any], problems: list[str]) -> d
 
 
 def _trial_keys(ledger: Ledger) -> dict[int, str]:
-    """Give the job of every trial; what else lies there, such as somebody's copy `000012-before`, is none."""
-    keys = keys_under(ledger, "trials")
-    return {int(name): key for key in keys if (name := key.removeprefix("trials/")).isdigit()}
+    """Give the job of every trial by its number."""
+    return by_number(keys_under(ledger, "trials"), "trials")
 
 
 def _trials(ledger: Ledger, configs: Mapping[int, Mapping[str, Any]], state: str, problems: list[str]) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from study.attacked import keys_under, outcomes_under, tolerant
-from study.ledger import Ledger
+from study.attacked import keys_under, tolerant
+from study.ledger import Ledger, by_number
 from study.survivors import Survivors
 
 FOLDER = "undistilled"
@@ -45,8 +45,8 @@ def read_undistilled(ledger: Ledger, problems: list[str]) -> UndistilledSearch:
         ledger: The study's files.
         problems: Gets a sentence for each thing that could not be read.
     """
-    keys = keys_under(ledger, FOLDER)
-    outcomes = outcomes_under(ledger, FOLDER, problems)
+    keys = by_number(keys_under(ledger, FOLDER), FOLDER).values()
+    outcomes = [outcome for key in keys if (outcome := tolerant(lambda key=key: ledger.outcome(key), problems))]
     selection: Mapping[str, Any] = tolerant(lambda: ledger.document(SELECTION), problems) or {}
-    complete = sum(outcome.get("state") == "COMPLETE" for _, outcome in outcomes)
+    complete = sum(outcome.get("state") == "COMPLETE" for outcome in outcomes)
     return UndistilledSearch(len(keys), complete, tuple(selection.get("attacked") or ()))

@@ -13,7 +13,7 @@ from study.durable import replace_json
 from study.errors import EnvironmentFault, ResumeConflict
 from study.feasibility import objections
 from study.fronts import layers
-from study.ledger import Ledger
+from study.ledger import Ledger, by_number
 from study.points import Parameter, Point, point_in
 from study.rungs import OBJECTIVES
 from study.space.settings import Space
@@ -77,11 +77,11 @@ def _best_first(ledger: Ledger) -> list[tuple[int, dict[str, Any]]]:
     """Return number and point of the trials that ended well, front by front, in each by their numbers."""
     found: list[tuple[int, dict[str, Any]]] = []
     values: list[list[float]] = []
-    for key in ledger.keys("trials"):
+    for number, key in by_number(ledger.keys("trials"), "trials").items():
         config, outcome = ledger.config(key), ledger.outcome(key)
         given = (outcome or {}).get("values") or {}
         ended = outcome is not None and outcome["state"] == "COMPLETE" and not objections(outcome)
         if ended and config is not None and all(given.get(name) is not None for name in OBJECTIVES):
-            found.append((config["number"], config["params"]))
+            found.append((number, config.get("params") or {}))
             values.append([given[name] for name in OBJECTIVES])
     return [found[place] for front in layers(values) for place in front] if found else []

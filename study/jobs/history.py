@@ -1,12 +1,12 @@
 """The learning curve of one training run, a line of JSON per epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from nodekd.evaluate import Evaluation
 from nodekd.train import Epoch
-from study.durable import append_line, read_lines
+from study.durable import append_line, read_lines, replace_lines
 
 
 @final
@@ -40,8 +40,10 @@ class History:
         """Drop what an earlier attempt, or the generation before, wrote of this epoch and those after it."""
         if self._is_begun:
             return
-        earlier = [line for line in read_lines(self._path) if line.get("epoch", epoch) < epoch]
-        self._path.unlink(missing_ok=True)
-        for line in earlier:
-            append_line(self._path, line)
+        replace_lines(self._path, [line for line in read_lines(self._path) if _is_before(line, epoch)])
         self._is_begun = True
+
+
+def _is_before(line: Mapping[str, Any], epoch: int) -> bool:
+    noted = line.get("epoch")
+    return isinstance(noted, int) and noted < epoch

@@ -4,6 +4,7 @@ The worker decides, from files alone, so that it makes no difference who runs it
 once, and a trial that reaches it again, after a kill, does as it says.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, final
@@ -12,11 +13,13 @@ from torch import nn
 
 from nodekd.data.dataset import Dataset
 from nodekd.evaluate import evaluate
-from study.durable import link_json_once, read_json
+from study.documents import read_document
+from study.durable import link_json_once
+from study.errors import EnvironmentFault
 from study.jobs.networks import as_measured
 from study.jobs.proxy import SPLIT, quick
 from study.jobs.work import Result, Work, failed
-from study.rungs import FILES, Finished, Rule, Values, distrust, is_spared, judge, stands_for, values_of
+from study.rungs import FILES, OBJECTIVES, Finished, Rule, Values, distrust, is_spared, judge, stands_for, values_of
 
 
 @final
@@ -38,10 +41,10 @@ class Rungs:
         if epoch not in self._given["rungs"]:
             return False
         path = self._work.folder / rung_file(epoch)
-        self._last = read_json(path)
+        self._last = read_document(path)
         if self._last is None:
             link_json_once(path, self._judged(epoch, student))
-            self._last = read_json(path)
+            self._last = read_document(path)
         assert self._last is not None, f"{path} was written once"
         return bool(self._last["stop"])
 
@@ -111,32 +114,44 @@ def _record(epoch: int, values: Values, *, stop: bool, reason: str, fault: str |
 
 
 def _peer(folder: Path, epoch: int, share: float) -> tuple[Values, Values | None, float] | None:
+    """Return what a trial was worth at a rung and at its end, and how many it stands for.
+
+    One whose record is missing or damaged is none: its own files are no reason for others to fail.
+    """
     record = _settled(folder / rung_file(epoch))
-    if record is None or record["fault"]:
+    if record is None or record.get("fault"):
         return None
-    outcome = _settled(folder / "outcome.json")
-    if outcome is None or outcome["state"] != "COMPLETE" or not outcome["values"]:
-        return values_of(record["values"]), None, 1.0
-    return values_of(record["values"]), values_of(outcome["values"]), _weight(folder, share)
+    at_rung, at_end = values_of(record["values"]), _at_end(_settled(folder / "outcome.json") or {})
+    return (at_rung, None, 1.0) if at_end is None else (at_rung, at_end, _weight(folder, share))
+
+
+def _at_end(outcome: Mapping[str, Any]) -> Values | None:
+    values = outcome.get("values") or {}
+    is_measured = all(values.get(name) is not None for name in OBJECTIVES)
+    return values_of(values) if outcome.get("state") == "COMPLETE" and is_measured else None
 
 
 @lru_cache(maxsize=100_000)
 def _weight(folder: Path, share: float) -> float:
     """Say how many trials one stands for that has ended, so that no rung is added."""
-    return stands_for([read_json(path) or {} for path in folder.glob(FILES)], share)
+    return stands_for([_settled(path) or {} for path in folder.glob(FILES)], share)
 
 
 def _settled(path: Path) -> dict[str, Any] | None:
-    """Read a file that is written once; what has been read is not read again by this worker."""
+    """Read a file that is written once; what has been read is not read again by this worker.
+
+    Returns:
+        Its content; None where there is no such file, or a damaged one.
+    """
     try:
         return _remembered(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, EnvironmentFault):
         return None
 
 
 @lru_cache(maxsize=100_000)
 def _remembered(path: Path) -> dict[str, Any]:
-    document = read_json(path)
+    document = read_document(path)
     if document is None:
         raise FileNotFoundError(path)
     return document

@@ -19,7 +19,7 @@ def write_access(context: Context, access: dict[str, Any]) -> None:
     """
     folder = context.ledger.root.resolve()
     study = context.ledger.document("study.json") or {}
-    known = [event for event in context.ledger.events() if event["type"] == "test_access"]
+    known = [event for event in context.ledger.events() if event.get("type") == "test_access"]
     is_noted = any(all(event.get(name) == value for name, value in access.items()) for event in known)
     is_new = append_access(folder.parent, str(study.get("id", folder)), context.space.study.name, access)
     if not is_noted:

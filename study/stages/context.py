@@ -118,14 +118,13 @@ class Context:
         Raises:
             StudyFailed: If the study cannot go on without this job and it failed.
         """
-        outcome = self.ledger.outcome(key)
-        if outcome is None or outcome["state"] != "COMPLETE":
-            reason = "it has no outcome" if outcome is None else outcome["reason"]
-            raise StudyFailed(
-                f"{key} must succeed before the study can go on, but {reason}. "
-                f"See {self.ledger.folder(key) / 'log.txt'}, mend the cause and give the same command again."
-            )
-        return outcome["metrics"]
+        outcome = self.ledger.outcome(key) or {"reason": "it has no outcome"}
+        if outcome.get("state") == "COMPLETE" and outcome.get("metrics") is not None:
+            return outcome["metrics"]
+        raise StudyFailed(
+            f"{key} must succeed before the study can go on, but {outcome.get('reason') or 'it left no metrics'}. "
+            f"See {self.ledger.folder(key) / 'log.txt'}, mend the cause and give the same command again."
+        )
 
     def is_complete(self, key: str) -> bool:
         """Tell whether a job ended well."""

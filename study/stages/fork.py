@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from study.documents import read_document
+from study.documents import read_document, read_trial
 from study.durable import link_or_copy
-from study.epsilons import freeze
+from study.epsilons import FROZEN, freeze, settled
 from study.errors import EnvironmentFault, ResumeConflict
 from study.ledger import Ledger
 from study.number_ranges import NumberSet, numbers_in
@@ -112,7 +112,7 @@ def plan_fork(context: Context, source: Path) -> Fork:
     of_all = _difference_of_studies(context, old, study)
     taken: list[int] = []
     left_out: Counter[str] = Counter()
-    for key in old.keys("trials"):
+    for key in old.numbered("trials"):
         reason = _objection(context, old, key, study) or of_all
         if reason is None:
             taken.append(trial_number(key))
@@ -146,7 +146,7 @@ def _difference_of_studies(context: Context, old: Ledger, study: Mapping[str, An
         differing = _differing({section: document.get(section)}, {section: new[section]})
         if differing is not None:
             return f"{differing} differs"
-    if context.space.search.epsilon == AUTO and old.document("epsilon.json") is None:
+    if context.space.search.epsilon == AUTO and old.document(FROZEN) is None:
         return "its epsilon is not settled yet"
     if study.get("teachers") != teacher_keys(context):
         return "the teachers differ"
@@ -164,7 +164,7 @@ def _difference_of_anchors(context: Context, old: Ledger) -> str | None:
 
 def _objection(context: Context, old: Ledger, key: str, study: Mapping[str, Any]) -> str | None:
     """Say why a trial is not what this study would have measured; None where it is."""
-    config, outcome = old.config(key), old.outcome(key)
+    config, outcome = read_trial(old.folder(key)), old.outcome(key)
     if config is None or outcome is None:
         return "unfinished"
     if is_crash(outcome):
@@ -204,8 +204,8 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of all keys that may stand under `space`."""
     flat = {name: settings[name] for name in ("seed", "teacher") if name in settings}
     for name, section in HOME.items():
-        if name in settings.get(section, {}):
-            flat[name] = settings[section][name]
+        if isinstance(within := settings.get(section), Mapping) and name in within:
+            flat[name] = within[name]
     return flat
 
 
@@ -226,10 +226,11 @@ def _differing(old: Any, new: Any, where: str = "") -> str | None:
 
 def _take_epsilon(context: Context, old: Ledger) -> None:
     """Keep the radius that the old trials were attacked with, where the space leaves it to a pilot."""
-    norm, settled = context.space.search.norm, old.document("epsilon.json") or {}
-    if context.space.search.epsilon == AUTO and norm in settled:
-        entry = dict(settled[norm])
-        freeze(context.ledger.root, norm, entry.pop("epsilon"), entry)
+    norm = context.space.search.norm
+    epsilon = settled(old.root, norm) if context.space.search.epsilon == AUTO else None
+    if epsilon is not None:
+        record = (old.document(FROZEN) or {})[norm]
+        freeze(context.ledger.root, norm, epsilon, {name: said for name, said in record.items() if name != "epsilon"})
 
 
 def _take_teacher(new: Ledger, old: Ledger, key: str) -> None:
@@ -243,7 +244,7 @@ def _take_teacher(new: Ledger, old: Ledger, key: str) -> None:
 
 
 def _take_trial(context: Context, old: Ledger, fork: Fork, key: str, place: int, numbers: Mapping[int, int]) -> None:
-    config, outcome = old.config(key), old.outcome(key)
+    config, outcome = read_trial(old.folder(key)), old.outcome(key)
     if config is None or outcome is None:
         raise EnvironmentFault(
             f"{key} was to be taken over, but {old.root} no longer has it. Restore it, or delete {context.ledger.root} "

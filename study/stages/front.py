@@ -194,7 +194,7 @@ def completed(context: Context, searched: Searched = STUDENTS) -> list[str]:
     Raises:
         StudyFailed: If there is none.
     """
-    keys = context.ledger.keys(searched.folder)
+    keys = context.ledger.numbered(searched.folder)
     trials = [key for key in keys if context.is_complete(key)]
     if not trials:
         raise StudyFailed(

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from nodekd.distill.catalog import CHAINED_METHODS
 from nodekd.streams import seed_of
+from study.documents import read_trial
 from study.engine.job import Job
 from study.number_ranges import Ranges, numbers_in
 from study.rungs import rung_epochs
@@ -56,12 +57,12 @@ class Search:
         self.name = searched.stage("search")
         self._context, self._searched = context, searched
         ledger = context.ledger
-        found = {key: ledger.outcome(key) for key in ledger.keys(searched.folder)}
-        configs = {key: config for key in found if (config := ledger.config(key)) is not None}
+        found = {key: ledger.outcome(key) for key in ledger.numbered(searched.folder)}
+        configs = {key: config for key in found if (config := read_trial(ledger.folder(key))) is not None}
         begun = sum("copied_from" in config for config in configs.values())
         space = _drawn_from(_seeded(context) if searched is STUDENTS else context.space, seed)
         self._view = StudyView(space, context.facts.classes, ledger.root / searched.database, begun)
-        records = [(config["number"], config["params"], found[key]) for key, config in configs.items()]
+        records = [(trial_number(key), config["params"], found[key]) for key, config in configs.items()]
         seen = self._view.seen  # by a half-made suggestion: what outlived its driver is told only now
         for number, params in self._view.reconcile(records):
             self._write_config(number, params, seen)
@@ -198,17 +199,18 @@ def teachers_of(context: Context, settings: dict[str, Any]) -> list[str]:
 
 def trial_job(context: Context, key: str, pool: dict[str, str]) -> Job:
     """Build the job of a trial from its config on disk."""
-    config = context.ledger.config(key)
+    config = read_trial(context.ledger.folder(key))
     assert config is not None, f"{key} has a config"
     search = search_attacks(context, pool=pool, keep_images=False)
     given = {"settings": config["settings"], "teachers": config["teachers"], "search": search}
-    given |= {"early_stopping": early_stopping(context, config), "constraints": dump(context.space.constraints)}
+    given |= {"early_stopping": early_stopping(context, trial_number(key), config)}
+    given |= {"constraints": dump(context.space.constraints)}
     return context.job(key, "student", **given)
 
 
-def early_stopping(context: Context, config: Mapping[str, Any]) -> dict[str, Any] | None:
+def early_stopping(context: Context, number: int, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return where and how a trial is compared with others; None where it runs to its end whatever it is worth."""
-    early, number = context.space.early_stopping, config["number"]
+    early = context.space.early_stopping
     if early.name == "none":
         return None
     rungs = early.rungs or rung_epochs(_longest(context.space), early.eta)

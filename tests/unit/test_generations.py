@@ -76,11 +76,11 @@ def test_every_generation_has_seen_all_that_came_before_and_nothing_of_itself(tm
 def test_rungs_compare_with_earlier_generations_alone(tmp_path):
     context = a_context(tmp_path, "early_stopping.name=mo-asha", "train.epochs=60")
     config = {"number": 5, "seen": [0, 1, 2, 3], "settings": {"train": {"epochs": 60}}}
-    told = early_stopping(replace(context, generation=SIZE), config)
+    told = early_stopping(replace(context, generation=SIZE), config["number"], config)
     assert told is not None
     assert told["peers"] == ["000000", "000001", "000002", "000003"]
     assert told["rungs"] == [7, 20]
-    free = early_stopping(context, config)
+    free = early_stopping(context, config["number"], config)
     assert free is not None
     assert free["peers"] is None
     assert free["draw"] == told["draw"]

@@ -1,5 +1,6 @@
 """The ledger's promises: one outcome per job, nothing torn, nobody's work taken, nothing outside the folder."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -140,6 +141,38 @@ def test_silent_lease_of_another_machine_goes_stale(ledger):
     os.utime(file, (time.time() - 61, time.time() - 61))
     assert not ledger.lease_is_fresh("trials/000000", 60)
     assert ledger.lease_is_fresh("trials/000000", 120)
+
+
+def test_a_lease_dated_in_the_future_is_not_waited_for_without_end(ledger):
+    file = ledger.folder("trials/000000") / "attempts" / "01" / "lease.json"
+    replace_json(file, {"pid": 1, "host": "elsewhere", "birth": "5"})
+    for ahead, is_fresh in ((50, True), (10**6, False)):
+        os.utime(file, (time.time() + ahead, time.time() + ahead))
+        assert ledger.lease_is_fresh("trials/000000", 60) == is_fresh
+
+
+def test_this_machines_clock_says_nothing_about_a_lease(ledger, monkeypatch):
+    file = ledger.folder("trials/000000") / "attempts" / "01" / "lease.json"
+    replace_json(file, {"pid": 1, "host": "elsewhere", "birth": "5"})
+    now = time.time()
+    for off in (-3600, 3600):
+        monkeypatch.setattr(time, "time", lambda off=off: now + off)
+        assert ledger.lease_is_fresh("trials/000000", 60)
+    os.utime(file, (now - 3600, now - 3600))
+    assert not ledger.lease_is_fresh("trials/000000", 60)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_explained(ledger, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    with ledger.lock():
+        pass
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(EnvironmentFault, match=r"file system with locks.* --output\."), ledger.lock():
+        pass
+    assert ledger.driver() is None
 
 
 _HOLD = """

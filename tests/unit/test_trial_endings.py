@@ -1,12 +1,16 @@
 """How a trial can end before its last epoch: at a rung, by a limit, or for a while, when it is asked to pause."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from nodekd.data.dataset import DataConfig, load
-from study.durable import replace_json
+from nodekd.evaluate import Evaluation
+from nodekd.train import Epoch
+from study.durable import append_line, replace_json
 from study.engine.epochs import epochs_sent
 from study.engine.job import Job
 from study.jobs.execute import execute
@@ -29,6 +33,9 @@ EARLY = {
     "draw": 0.5,
     "peers": None,
 }
+
+SAID = {"stop": False, "condemned": False, "spared": False, "distrusted": None, "reason": "", "fault": None}
+"""At a rung of a trial that goes on."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def plant(root, values, *, epoch=RUNG, end=None, **said):
     ledger = Ledger(root)
     for number, at_rung in enumerate(values):
         names = ("accuracy", "adversarial_accuracy")
-        record = {"values": dict(zip(names, at_rung, strict=True)), "condemned": False, "fault": None} | said
+        record = {**SAID, "epoch": epoch, "values": dict(zip(names, at_rung, strict=True)), **said}
         replace_json(ledger.folder(f"trials/{number:06d}") / rung_file(epoch), record)
         if end is not None:
             outcome = {"state": "COMPLETE", "values": dict(zip(names, end[number], strict=True))}
@@ -168,9 +175,23 @@ def test_a_trial_weighs_what_it_stands_for_when_a_rung_is_judged(tmp_path, run, 
 
 
 def test_what_a_rung_has_said_once_holds(tmp_path, run):
-    said = {"epoch": RUNG, "stop": True, "reason": "was said", "fault": None, "values": {}}
+    values = {"accuracy": 0.9, "adversarial_accuracy": 0.5}
+    said = {**SAID, "epoch": RUNG, "values": values, "stop": True, "reason": "was said"}
     replace_json(tmp_path / "s" / KEY / rung_file(RUNG), said)
     assert run(early_stopping=EARLY)["reason"] == "stopped after 2 epochs: was said"
+
+
+def test_a_peer_whose_record_is_damaged_is_none(tmp_path, run):
+    plant(tmp_path / "s", [*BETTER, *BETTER], end=[*BETTER, *BETTER])
+    trials = tmp_path / "s" / "trials"
+    (trials / "000000" / rung_file(RUNG)).write_text('{"epoch": 2, "val')
+    replace_json(trials / "000001" / rung_file(RUNG), {"epoch": RUNG, "values": [], **SAID})
+    (trials / "000002" / "outcome.json").write_text("")
+    replace_json(trials / "000003" / "outcome.json", {"state": "COMPLETE"})
+    replace_json(trials / "000004" / rung_file(1), {"condemned": "x", "share": "y"})
+    rung = run(early_stopping=EARLY)["metrics"]["rung"]
+    assert rung["peers"] == [f"{number:06d}" for number in range(2, 16)]
+    assert (rung["condemned"], rung["of"]) == (True, 15)
 
 
 @pytest.mark.parametrize(
@@ -217,3 +238,23 @@ def test_a_paused_trial_has_no_outcome_and_ends_like_one_that_was_not(tmp_path, 
     assert outcome["attempt"] == 2
     assert history(tmp_path / "parts") == [1, 2, 3, 4]
     assert not (tmp_path / "parts" / KEY / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "kept"), [("study.jobs.history.append_line", [1, 2]), ("pathlib.Path.replace", [1, 2, 3])]
+)
+def test_a_trial_that_goes_on_loses_no_epoch_on_a_full_disk(tmp_path, monkeypatch, place, kept):
+    """Epoch 3 was noted and is trained again, as the savepoint is older."""
+    path = tmp_path / KEY / "history.jsonl"
+    for epoch in (1, 2, 3):
+        append_line(path, {"epoch": epoch})
+    monkeypatch.setattr(place, full)
+    with pytest.raises(OSError, match="No space left"):
+        History(path.parent, lambda: Evaluation(torch.zeros(1, 2), torch.ones(1), 0.7, 0, 4.0)).note(
+            Epoch(3, 30, 0.1, 0.9, 1.0)
+        )
+    assert history(tmp_path) == kept
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
