@@ -115,6 +115,12 @@ class Outcome(Ended, total=False):
     metrics: Metrics | None
 
 
+class Measured(TypedDict):
+    """`outcome.json` of a trial that is complete."""
+
+    values: Values
+
+
 class ClassicalMetrics(TypedDict, total=False):
     """Of classifiers that are no networks, by split."""
 
@@ -311,6 +317,7 @@ _KINDS = {
 _CLASSICAL = TypeAdapter(Classical)
 _RUNG = TypeAdapter(Rung)
 _TRIAL = TypeAdapter(TrialConfig)
+_MEASURED = TypeAdapter(Measured)
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
@@ -346,6 +353,9 @@ def read_trial(folder: Path) -> dict[str, Any] | None:
     document = read_document(path)
     if document is not None:
         _check(path, document, _TRIAL)
+    outcome = read_document(folder / "outcome.json")
+    if outcome is not None and outcome["state"] == "COMPLETE":
+        _check(folder / "outcome.json", outcome, _MEASURED)
     return document
 
 

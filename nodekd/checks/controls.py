@@ -20,6 +20,8 @@ LEVELS = 16
 """Grey levels of the quantised control, fewer than small perturbations can cross."""
 NOISE = 0.05
 """Standard deviation of the noise on the images, in their units."""
+COMPANY = 0.5
+"""Share of the batch's mean that is taken out of every image."""
 
 
 @final
@@ -52,13 +54,13 @@ class InputNoise(nn.Module):
 class BatchStatistics(nn.Module):
     """Shifts the images to the mean of their batch, so that an answer depends on its company."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, share: float = COMPANY) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.share = network, share
 
     def forward(self, images: Images) -> Logits:
-        """Return the logits (b k) of images that are shifted by half of how their batch differs from mid-grey."""
-        return self.network(images - 0.5 * (images.mean(dim=0, keepdim=True) - 0.5))
+        """Return the logits (b k) of images that are shifted by a share of how their batch differs from mid-grey."""
+        return self.network(images - self.share * (images.mean(dim=0, keepdim=True) - 0.5))
 
 
 @final

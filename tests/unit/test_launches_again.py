@@ -222,6 +222,13 @@ def test_an_outcome_without_a_state_is_named(again: Callable[[], object], kept: 
 
 
 @pytest.mark.parametrize("again", [go_on, fork])
+def test_a_complete_trial_without_values_is_named(again: Callable[[], object], kept: Path) -> None:
+    without(kept / "trials/000001/outcome.json", "values")
+    with pytest.raises(EnvironmentFault, match=r"s/trials/000001/outcome\.json is damaged at 'values'"):
+        again()
+
+
+@pytest.mark.parametrize("again", [go_on, fork])
 @pytest.mark.parametrize("place", NEEDED)
 def test_a_config_without_what_a_launch_needs_is_named(again: Callable[[], object], place: str, kept: Path) -> None:
     without(kept / "trials/000001/config.json", place)
