@@ -13,7 +13,7 @@ from study.attacked import keys_under, outcomes_under, tolerant
 from study.documents import read_document
 from study.feasibility import objections
 from study.fronts import non_dominated
-from study.ledger import Ledger
+from study.ledger import Ledger, by_number
 from study.rungs import FILES, OBJECTIVES, SPARED, Finished, correlation, is_drawn, stands_for, values_of
 from study.statistics import wilson
 
@@ -76,10 +76,10 @@ def read_audit(ledger: Ledger, problems: list[str], folder: str = "trials", *, s
         folder: Of the trials.
         share: Of the condemned that the study spares, for records that do not name it.
     """
-    records = {key: _records(ledger, key, problems) for key in keys_under(ledger, folder)}
+    records = {key: _records(ledger, key, problems) for key in by_number(keys_under(ledger, folder), folder).values()}
     if not any(records.values()):
         return None
-    outcomes = dict(outcomes_under(ledger, folder, problems))
+    outcomes = {key: each for key, each in outcomes_under(ledger, folder, problems) if key in records}
     values = {key: _values(outcome) for key, outcome in outcomes.items()}
     ended = {key: each for key, each in values.items() if each is not None and not objections(outcomes[key])}
     on_front = set(np.array(list(ended))[non_dominated(list(ended.values()))].tolist()) if ended else set()

@@ -212,7 +212,12 @@ def by_number(keys: Iterable[str], folder: str) -> dict[int, str]:
         folder: For example `trials`.
     """
     names = {key: key.removeprefix(f"{folder}/") for key in keys}
-    return {int(name): key for key, name in names.items() if name.isdigit() and name == f"{int(name):06d}"}
+    return {int(name): key for key, name in names.items() if is_number(name)}
+
+
+def is_number(name: str) -> bool:
+    """Tell whether a job's folder is named as a trial's is: by at least six digits."""
+    return name.isdecimal() and name == f"{int(name):06d}"
 
 
 def last_mark(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

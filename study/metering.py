@@ -79,7 +79,7 @@ class MeteredProgress:
     def _recount(self) -> None:
         self._states.clear()
         self._front.clear()
-        for key in self._ledger.keys(TRIALS):
+        for key in self._ledger.numbered(TRIALS):
             outcome = self._ledger.outcome(key)
             if outcome is not None:
                 self._count(key, outcome)

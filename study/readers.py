@@ -46,10 +46,11 @@ class _Outliving:
 def outliving_readers() -> Iterator[None]:
     """Let both standard streams of the block outlive whoever reads them."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast("TextIO", _Outliving(stream)) for stream in before)
+    # One that the caller closed is None, to which Python prints nothing.
+    sys.stdout, sys.stderr = (cast("TextIO", stream and _Outliving(stream)) for stream in before)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         sys.stdout, sys.stderr = before

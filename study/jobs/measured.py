@@ -16,6 +16,7 @@ from nodekd.gradient_sources import under_solver
 from nodekd.models.student import OdeStudent
 from nodekd.ode.integrator import finer
 from nodekd.shapes import Images, Labels
+from study.checks.rules import LEAST_IMAGES
 from study.checks.verdicts import Measured, share
 from study.jobs.soundness import of_differences, of_preflight, of_zeros
 
@@ -78,9 +79,14 @@ def _company(subject: Subject, found: Preflight, images: Images, attacked: Share
     else:
         unchanged = Share(found.batch_flips, found.n)
     states = {"unchanged": unchanged} | ({} if attacked is None else {"attacked": attacked})
-    state, worst = max(states.items(), key=lambda each: each[1].count / max(each[1].n, 1))
+    state, worst = max(states.items(), key=lambda each: _speaks(each[1]))
     said = f"{moved}; {worst.count} of {worst.n} predictions of {state} images differ in the batch"
     return share("P4", worst.count, worst.n, said)
+
+
+def _speaks(found: Share) -> tuple[bool, float]:
+    """Order shares by whether they hold images enough to speak at all, then by their size."""
+    return found.count >= LEAST_IMAGES, found.count / max(found.n, 1)
 
 
 def of_gradients(subject: Subject, right: tuple[Images, Labels], threat: Threat, seed: int, fine: bool) -> list[Entry]:

@@ -19,6 +19,7 @@ from study.errors import EnvironmentFault
 from study.jobs.networks import as_measured
 from study.jobs.proxy import SPLIT, quick
 from study.jobs.work import Result, Work, failed
+from study.ledger import is_number
 from study.rungs import FILES, OBJECTIVES, Finished, Rule, Values, distrust, is_spared, judge, stands_for, values_of
 
 
@@ -95,7 +96,8 @@ class Rungs:
         """
         names = self._given["peers"]
         if names is None:
-            names = [path.name for path in self._work.folder.parent.iterdir() if path.name != self._work.folder.name]
+            folders = (path.name for path in self._work.folder.parent.iterdir())
+            names = [name for name in folders if is_number(name) and name != self._work.folder.name]
         share = self._given["spared"]
         found = {name: _peer(self._work.folder.parent / name, epoch, share) for name in names}
         return {name: each for name, each in found.items() if each is not None}

@@ -32,7 +32,7 @@ def stages(context: Context) -> Iterator[Stage]:
 
 def is_broken_off(context: Context, searched: Searched = STUDENTS) -> bool:
     """Tell whether more trials of a search crashed than may: what it found is not chosen from, nor attacked on test."""
-    outcomes = map(context.ledger.outcome, context.ledger.keys(searched.folder))
+    outcomes = map(context.ledger.outcome, context.ledger.numbered(searched.folder))
     crashes = sum(is_crash(outcome) for outcome in outcomes if outcome is not None)
     return crashes > context.space.budget.max_failed_trials
 

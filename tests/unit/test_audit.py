@@ -1,6 +1,7 @@
 """What early stopping saved and lost, counted by hand on a small study's files."""
 
 import math
+import shutil
 
 import pytest
 from scipy.stats import kendalltau
@@ -49,6 +50,8 @@ def test_epochs_rungs_and_the_lost_part_of_the_front_are_counted(ledger):
     trial(ledger, 4, (0.40, 0.20), (0.60, 0.10), condemned=True, spared=True)
     for number in range(5, 11):
         trial(ledger, number, (0.3, 0.1), condemned=True)
+    for copied in (3, 9):  # what somebody keeps of a trial is none
+        shutil.copytree(ledger.folder(f"trials/{copied:06d}"), ledger.folder(f"trials/{copied:06d}-before"))
     audit = read_audit(ledger, [])
     assert audit is not None
     assert audit.epochs == 5 * EPOCHS + 6 * 5

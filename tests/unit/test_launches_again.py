@@ -153,10 +153,11 @@ def test_somebodys_copies_of_trials_are_none(undistilled: str, capsys: pytest.Ca
         copied(f"{folder}/000001")
         Ledger(FOLDER).commit(f"{folder}/000009-crashed", CRASH)
     capsys.readouterr()
-    assert launch(asked, "budget.trials=4") == 0
+    assert launch(asked, "budget.trials=4", "budget.max_failed_trials=0") == 0
     assert f"{TRIALS * len(folders)} finished trials are kept, 0 begun ones" in capsys.readouterr().out
     results = load(FOLDER)
     assert results.state == "complete"
+    assert results.selection["attacked"], "the copy's crash has not ended the search"
     assert list(results.trials["trial"]) == [0, 1, 2, 3]
     assert results.undistilled.trials == (4 if undistilled == "true" else 0)
 

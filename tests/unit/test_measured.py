@@ -174,6 +174,14 @@ def test_company_is_counted_on_all_images_of_who_is_scored_alone() -> None:
     assert "32 of 64 predictions of unchanged images differ in the batch" in coupled.said
     assert "2 of 6 predictions of attacked images differ in the batch" in plain.said
     assert judge([coupled], {})[0].verdict == "fail"
+    found = preflight(linear(torch.tensor([1.0, 2.0])), images)
+    subject = subject_of(linear(torch.tensor([1.0, 2.0])), linear(torch.tensor([1.0, 2.0])), found)
+    (few,) = [
+        each.measured
+        for each in of_network(subject, replace(found, batch_flips=3, n=64), images, Share(2, 40))
+        if each.measured.id == "P4"
+    ]
+    assert (few.count, few.n) == (3, 64), "two of forty are a larger share, but may not speak"
     assert math.isnan(noisy.value)
     assert judge([by_id["noisy"]["P3"]], {})[0].verdict == "warn"
     assert [by_id[name]["P3"].value for name in ("coupled", "plain")] == [0, 0]

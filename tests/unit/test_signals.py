@@ -85,3 +85,11 @@ def test_a_second_signal_ends_a_process_that_nobody_reads() -> None:
 )
 def test_a_launch_that_nobody_reads_ends_with_its_own_exit_code(end: str, code: int) -> None:
     assert unread(LAUNCH.format(end=end)) == code
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_launch_whose_streams_are_closed_ends_with_its_own_exit_code(closed: str) -> None:
+    command = f'exec "{sys.executable}" -c "$PROGRAM" {closed}'
+    environment = {**os.environ, "PROGRAM": LAUNCH.format(end="return 0")}
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, env=environment, check=False, timeout=100)
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,7 @@ BETTER = [(0.99, 0.9)] * 8
 
 def test_a_trial_that_is_far_behind_is_stopped_at_its_rung(tmp_path, run):
     plant(tmp_path / "s", BETTER)
+    shutil.copytree(tmp_path / "s" / "trials" / "000000", tmp_path / "s" / "trials" / "000000-before")
     outcome = run(early_stopping=EARLY)
     assert (outcome["state"], outcome["values"]) == ("PRUNED", None)
     assert outcome["reason"].startswith("stopped after 2 epochs: rank 9 of 9, of which 3 go on")
