@@ -25,6 +25,7 @@ space: {learning_rate: {float: [0.0001, 0.05], log: true}}
 search: {images: 8}
 budget: {trials: 10}
 early_stopping: {name: asha, rungs: [1], images: 4, spared: 0.3}
+robustness: {tier: screen, images: 24, check_images: 8, controls: false, random_students: 0}
 """
 
 
