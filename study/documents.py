@@ -340,23 +340,25 @@ def read_document(path: Path) -> dict[str, Any] | None:
     return document
 
 
-def read_trial(folder: Path) -> dict[str, Any] | None:
-    """Read the config of a trial with all that a launch counts on; whoever only looks at it needs less.
+def read_trial(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Read config and outcome of a trial with all that a launch counts on; whoever only looks at it needs less.
 
     Args:
         folder: Of the trial.
 
+    Returns:
+        Each as it is, or None where there is no such file.
+
     Raises:
         EnvironmentFault: As `read_document`.
     """
-    path = folder / "config.json"
-    document = read_document(path)
-    if document is not None:
-        _check(path, document, _TRIAL)
-    outcome = read_document(folder / "outcome.json")
+    at_config, at_outcome = folder / "config.json", folder / "outcome.json"
+    config, outcome = read_document(at_config), read_document(at_outcome)
+    if config is not None:
+        _check(at_config, config, _TRIAL)
     if outcome is not None and outcome["state"] == "COMPLETE":
-        _check(folder / "outcome.json", outcome, _MEASURED)
-    return document
+        _check(at_outcome, outcome, _MEASURED)
+    return config, outcome
 
 
 def _check(path: Path, document: Mapped, kind: TypeAdapter[Any]) -> None:

@@ -164,7 +164,7 @@ def _difference_of_anchors(context: Context, old: Ledger) -> str | None:
 
 def _objection(context: Context, old: Ledger, key: str, study: Mapping[str, Any]) -> str | None:
     """Say why a trial is not what this study would have measured; None where it is."""
-    config, outcome = read_trial(old.folder(key)), old.outcome(key)
+    config, outcome = read_trial(old.folder(key))
     if config is None or outcome is None:
         return "unfinished"
     if is_crash(outcome):
@@ -244,7 +244,7 @@ def _take_teacher(new: Ledger, old: Ledger, key: str) -> None:
 
 
 def _take_trial(context: Context, old: Ledger, fork: Fork, key: str, place: int, numbers: Mapping[int, int]) -> None:
-    config, outcome = read_trial(old.folder(key)), old.outcome(key)
+    config, outcome = read_trial(old.folder(key))
     if config is None or outcome is None:
         raise EnvironmentFault(
             f"{key} was to be taken over, but {old.root} no longer has it. Restore it, or delete {context.ledger.root} "

@@ -57,8 +57,9 @@ class Search:
         self.name = searched.stage("search")
         self._context, self._searched = context, searched
         ledger = context.ledger
-        found = {key: ledger.outcome(key) for key in ledger.numbered(searched.folder)}
-        configs = {key: config for key in found if (config := read_trial(ledger.folder(key))) is not None}
+        read = {key: read_trial(ledger.folder(key)) for key in ledger.numbered(searched.folder)}
+        found = {key: outcome for key, (_, outcome) in read.items()}
+        configs = {key: config for key, (config, _) in read.items() if config is not None}
         begun = sum("copied_from" in config for config in configs.values())
         space = _drawn_from(_seeded(context) if searched is STUDENTS else context.space, seed)
         self._view = StudyView(space, context.facts.classes, ledger.root / searched.database, begun)
@@ -199,7 +200,7 @@ def teachers_of(context: Context, settings: dict[str, Any]) -> list[str]:
 
 def trial_job(context: Context, key: str, pool: dict[str, str]) -> Job:
     """Build the job of a trial from its config on disk."""
-    config = read_trial(context.ledger.folder(key))
+    config = context.ledger.config(key)
     assert config is not None, f"{key} has a config"
     search = search_attacks(context, pool=pool, keep_images=False)
     given = {"settings": config["settings"], "teachers": config["teachers"], "search": search}

@@ -106,7 +106,8 @@ def test_a_complete_study_answers_at_once_and_another_space_exits_5(smoke):
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_ctrl_c_exits_130_and_the_same_command_goes_on(tmp_path):
-    command = [*LAUNCH, str(KD), "--smoke", "student.channels=8"]
+    brief = ("student.channels=8", "budget.trials=2", "robustness.tier=screen", "robustness.twins=false")
+    command = [*LAUNCH, str(KD), "--smoke", *brief]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

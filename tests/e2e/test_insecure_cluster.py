@@ -47,7 +47,7 @@ def heads() -> Iterator[list[subprocess.Popen[str]]]:
     for head in started:
         os.killpg(head.pid, signal.SIGTERM)
         try:
-            head.wait(20)
+            head.wait(5)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
 

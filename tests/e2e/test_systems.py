@@ -40,7 +40,7 @@ distill: {method: none}
 train: {epochs: 1, batch_size: 128}
 evaluate: {evaluations: 4}
 attack: {solver: rk4, evaluations: 8}
-probes: {images: 24, trajectory: true, noise: [gaussian], severities: [3], published_attacks: true, legacy: true,
+probes: {images: 12, trajectory: true, noise: [gaussian], severities: [3], published_attacks: true, legacy: true,
          landscape: true, reconstruction: true}
 space:
   arch: {choice: [odenet-stem, odenet-raw, untied-stem, resnet20, preact-resnet20]}
