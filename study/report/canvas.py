@@ -23,6 +23,7 @@ def layout(height: int, **parts: Any) -> dict[str, Any]:
         "legend": {"orientation": "h", "y": 1.1, "yanchor": "bottom", "x": 0, "xanchor": "left"},
         "hoverlabel": {"bgcolor": PAPER, "bordercolor": FAINT, "font": {"color": INK}, "align": "left"},
         "hovermode": "closest",
+        "modebar": {"bgcolor": CLEAR, "color": FAINT, "activecolor": INK},  # its own ground would hide a long legend
         "uirevision": "constant",
         "height": height,
         **parts,
