@@ -21,7 +21,7 @@ from study.jobs.attack import run_attack
 from study.jobs.check import run_check
 from study.jobs.classical import run_classical
 from study.jobs.cube import run_cube
-from study.jobs.memory import release_memory, spare_what_lives
+from study.jobs.memory import release_memory, sparing_what_lives
 from study.jobs.pilot import run_pilot
 from study.jobs.probe import run_probe
 from study.jobs.race import run_race
@@ -77,8 +77,7 @@ def execute(job: Job) -> None:
 def _attempt(job: Job, ledger: Ledger) -> None:
     torch.set_num_threads(max(1, int(job.payload.get("threads", 1))))
     work, fault = Work(ledger, job.key, dict(job.payload), worker_device()), None
-    with contextlib.suppress(Paused), ledger.begin(job.key) as attempt, _log(work) as log:
-        spare_what_lives()
+    with contextlib.suppress(Paused), ledger.begin(job.key) as attempt, _log(work) as log, sparing_what_lives():
         result, fault = _run(RUNNERS[job.kind], work, log)
         if not isinstance(fault, SPOILING):
             release_memory()
