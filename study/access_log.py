@@ -104,7 +104,10 @@ def _unwritable(path: Path, error: OSError) -> EnvironmentFault:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line by one call, after the end of a torn one where there is one, and wait for the disk."""
+    """Add a line by one call, after the end of a torn one where there is one, and wait for the disk.
+
+    A line that another study is writing at this moment may look torn; the line between them is then empty.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         size = os.fstat(descriptor).st_size
