@@ -5,6 +5,7 @@ a line that a kill or a full disk tore costs only itself.
 """
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -104,12 +105,10 @@ def _unwritable(path: Path, error: OSError) -> EnvironmentFault:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line by one call, after the end of a torn one where there is one, and wait for the disk.
-
-    A line that another study is writing at this moment may look torn; the line between them is then empty.
-    """
+    """Add a line by one call, after the end of a torn one where there is one, and wait for the disk."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # what another study is writing at this moment would look torn
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         whole = (b"\n" if torn else b"") + line + b"\n"

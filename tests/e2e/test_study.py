@@ -217,8 +217,7 @@ def test_a_later_study_reuses_the_teacher(monkeypatch):
 
 def test_diverged_students_are_results_and_not_crashes():
     diverging = ("train.optimizer=sgd", "space.learning_rate={choice: [0.01, 1000]}", "student.norm=none", "anchors=[]")
-    counted = order("s/kd", *diverging, "budget.max_failed_trials=0", part="search")
-    assert driver.drive(counted, InlineEngine()) == 0
+    assert driver.drive(order("s/kd", *diverging, "budget.max_failed_trials=0"), InlineEngine()) == 0
     results = load("s/kd")
     failed = results.trials[results.trials["state"] == "FAIL"]
     assert set(failed["reason"]) == {"diverged"}
@@ -286,7 +285,7 @@ def test_a_worker_that_dies_again_and_again_becomes_a_failed_trial():
                     execute(job)
                     source.settled(job, None)
 
-    assert driver.drive(order("s/kd", part="search"), DeadlyEngine()) == 0
+    assert driver.drive(order("s/kd"), DeadlyEngine()) == 0
     assert DeadlyEngine.deaths == 3
     trials = load("s/kd").trials
     assert trials["state"].tolist() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
